@@ -1,0 +1,3 @@
+//! The pagetide command.
+#![forbid(unsafe_code)]
+fn main() {}

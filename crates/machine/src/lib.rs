@@ -1,0 +1,2 @@
+//! Placeholder opened by the workspace skeleton.
+#![forbid(unsafe_code)]
