@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addr_range;
 mod bytes;
 mod cpu_set;
 mod id_list;
@@ -12,6 +13,7 @@ mod node;
 mod node_set;
 mod topology;
 
+pub use addr_range::{AddrRange, ParseAddrRangeError};
 pub use bytes::{Bytes, ParseBytesError};
 pub use cpu_set::CpuSet;
 pub use id_list::ParseListError;
