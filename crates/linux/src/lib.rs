@@ -1,1 +1,2 @@
-//! Placeholder opened by the workspace skeleton.
+//! The real kernel: migration system calls, and readers of procfs, sysfs and cgroup files.
+pub mod sys;
