@@ -6,16 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod addr_range;
+mod builtin;
 mod bytes;
 mod cpu_set;
+mod file;
 mod id_list;
 mod node;
 mod node_set;
 mod topology;
 
 pub use addr_range::{AddrRange, ParseAddrRangeError};
+pub use builtin::{builtin_names, builtin_text};
 pub use bytes::{Bytes, ParseBytesError};
 pub use cpu_set::CpuSet;
+pub use file::{MachineFileError, load};
 pub use id_list::ParseListError;
 pub use node::{CpuId, NodeId};
 pub use node_set::NodeSet;

@@ -13,6 +13,9 @@ use crate::node_set::NodeSet;
 /// An entry of the ACPI SLIT: 10 is local; 255 is unreachable.
 pub type Distance = u8;
 
+/// What 52 bits of physical address reach; also keeps every sum of [`Bytes`] from overflowing.
+const MEMORY_MAX: u128 = 1 << 52;
+
 /// One NUMA node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Node {
@@ -63,6 +66,17 @@ pub enum TopologyError {
     /// There is no CPU.
     #[error("a machine needs at least one node with CPUs")]
     NoCpus,
+    /// A node's memory is not a whole number of base pages.
+    #[error("node {node} has {} of memory: memory comes in whole pages of 4 KiB", memory.exact())]
+    PartialPage {
+        /// The node.
+        node: NodeId,
+        /// Its memory.
+        memory: Bytes,
+    },
+    /// More memory than an x86-64 machine can address.
+    #[error("the nodes have more than 4 PiB of memory together")]
+    TooMuchMemory,
     /// A node number is used twice.
     #[error("node {node} is described twice")]
     DuplicateNode {
@@ -79,13 +93,21 @@ pub enum TopologyError {
         /// The node that claims it too.
         second: NodeId,
     },
-    /// The table of distances does not have one row and one column for each node.
-    #[error(
-        "{rows} rows of distances for {nodes} nodes: there must be one row and one column a node"
-    )]
-    DistanceShape {
-        /// Rows, or the entries of the first row that is wrong.
+    /// The table of distances does not have one row for each node.
+    #[error("{rows} rows of distances for {nodes} nodes: each node needs a row")]
+    DistanceRows {
+        /// Rows.
         rows: usize,
+        /// Nodes.
+        nodes: usize,
+    },
+    /// A row of distances does not have one entry for each node.
+    #[error("{entries} distances from node {from}, in a machine of {nodes} nodes")]
+    DistanceEntries {
+        /// The node whose row it is.
+        from: NodeId,
+        /// Entries.
+        entries: usize,
         /// Nodes.
         nodes: usize,
     },
@@ -188,7 +210,15 @@ fn check_nodes(nodes: &[Node]) -> Result<(), TopologyError> {
     if nodes.iter().all(|node| node.cpus.is_empty()) {
         return Err(TopologyError::NoCpus);
     }
+    let memory: u128 = nodes.iter().map(|node| u128::from(node.memory.get())).sum();
+    if memory > MEMORY_MAX {
+        return Err(TopologyError::TooMuchMemory);
+    }
     for (at, second) in nodes.iter().enumerate() {
+        if Bytes::from_pages(second.memory.pages()) != second.memory {
+            let (node, memory) = (second.id, second.memory);
+            return Err(TopologyError::PartialPage { node, memory });
+        }
         for first in &nodes[..at] {
             if first.id == second.id {
                 return Err(TopologyError::DuplicateNode { node: first.id });
@@ -203,13 +233,14 @@ fn check_nodes(nodes: &[Node]) -> Result<(), TopologyError> {
 }
 
 fn check_distances(nodes: &[Node], distances: &[Vec<Distance>]) -> Result<(), TopologyError> {
-    let shape = |rows| TopologyError::DistanceShape { rows, nodes: nodes.len() };
-    if distances.len() != nodes.len() {
-        return Err(shape(distances.len()));
+    let (rows, nodes_len) = (distances.len(), nodes.len());
+    if rows != nodes_len {
+        return Err(TopologyError::DistanceRows { rows, nodes: nodes_len });
     }
     for (from, row) in nodes.iter().zip(distances) {
-        if row.len() != nodes.len() {
-            return Err(shape(row.len()));
+        if row.len() != nodes_len {
+            let (from, entries) = (from.id, row.len());
+            return Err(TopologyError::DistanceEntries { from, entries, nodes: nodes_len });
         }
         for (to, &distance) in nodes.iter().zip(row) {
             let local = from.id == to.id;
@@ -258,6 +289,15 @@ mod tests {
     fn a_cpu_of_two_nodes_is_refused() {
         let error = Topology::new("twice", vec![node(0, "0-1", 64), node(1, "1", 64)], None);
         assert_eq!(error.unwrap_err().to_string(), "CPU 1 belongs to node 0 and to node 1");
+    }
+
+    #[test]
+    fn memory_that_no_machine_can_have_is_refused() {
+        let part = Node { memory: Bytes::new(4097), ..node(0, "0", 0) };
+        let error = Topology::new("part", vec![part], None).unwrap_err();
+        assert!(matches!(error, TopologyError::PartialPage { .. }));
+        let huge = vec![node(0, "0", 1 << 32), node(1, "", 64)];
+        assert_eq!(Topology::new("huge", huge, None), Err(TopologyError::TooMuchMemory));
     }
 
     #[test]
