@@ -13,6 +13,8 @@ mod file;
 mod id_list;
 mod node;
 mod node_set;
+mod node_string;
+mod strtoul;
 mod topology;
 
 pub use addr_range::{AddrRange, ParseAddrRangeError};
@@ -23,6 +25,8 @@ pub use file::{MachineFileError, load};
 pub use id_list::ParseListError;
 pub use node::{CpuId, NodeId};
 pub use node_set::NodeSet;
+pub use node_string::{Device, NodeStringContext, NodeStringError, parse_node_string};
+pub use strtoul::strtoul;
 pub use topology::{Distance, Node, Topology, TopologyError};
 
 /// Bytes of a base page on the machines that pagetide serves (x86-64).
