@@ -1,0 +1,120 @@
+//! The thread that keeps writing to an area while others move it.
+//!
+//! It counts in one word of every page: pass `n` finds `n - 1` there and leaves `n`. A page that
+//! comes back from a move without its last write is lost, and is reported. The time between two
+//! touches is what the area's owner would have waited: faults on migration entries, copies of the
+//! page, and the scheduler alike.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::pattern::COUNTER_WORD;
+use crate::sys::Mapping;
+
+/// No page was lost.
+const NO_PAGE: usize = usize::MAX;
+
+/// A running touch thread; ends on drop.
+pub(crate) struct Toucher {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    is_over: AtomicBool,
+    stall_ns_max: AtomicU64,
+    lost_page: AtomicUsize,
+}
+
+impl Toucher {
+    pub(crate) fn start(name: &str, mapping: Arc<Mapping>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            is_over: AtomicBool::new(false),
+            stall_ns_max: AtomicU64::new(0),
+            lost_page: AtomicUsize::new(NO_PAGE),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name(format!("touch-{name}"))
+            .spawn(move || touch(&mapping, &theirs))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// The longest gap between two touches since the last call, or since the start.
+    pub(crate) fn take_stall_ns(&self) -> u64 {
+        self.shared.stall_ns_max.swap(0, Ordering::Relaxed)
+    }
+
+    /// A page that came back without the last write to it.
+    pub(crate) fn lost_page(&self) -> Option<usize> {
+        Some(self.shared.lost_page.load(Ordering::Relaxed)).filter(|page| *page != NO_PAGE)
+    }
+}
+
+impl Drop for Toucher {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn touch(mapping: &Mapping, shared: &Shared) {
+    let mut last = Instant::now();
+    for pass in 1.. {
+        for page in 0..mapping.pages() {
+            if shared.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let found = mapping.page(page)[COUNTER_WORD].swap(pass, Ordering::Relaxed);
+            let now = Instant::now();
+            let gap_ns = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
+            shared.stall_ns_max.fetch_max(gap_ns, Ordering::Relaxed);
+            last = now;
+            if found != pass - 1 {
+                shared.lost_page.store(page, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Backing;
+
+    fn mapping() -> Arc<Mapping> {
+        let backing = Backing::Anon { is_shared: false };
+        Arc::new(Mapping::new(&backing, 16 << 10, 4 << 10).unwrap())
+    }
+
+    fn until(done: impl Fn() -> bool) {
+        while !done() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn every_page_is_counted_up_and_nothing_is_lost() {
+        let mapping = mapping();
+        let toucher = Toucher::start("t", Arc::clone(&mapping)).unwrap();
+        until(|| (0..4).all(|page| mapping.page(page)[COUNTER_WORD].load(Ordering::Relaxed) > 2));
+        assert_eq!(toucher.lost_page(), None);
+        assert!(toucher.take_stall_ns() > 0);
+    }
+
+    #[test]
+    fn a_write_that_is_undone_is_a_lost_page() {
+        let mapping = mapping();
+        let toucher = Toucher::start("t", Arc::clone(&mapping)).unwrap();
+        until(|| {
+            mapping.page(2)[COUNTER_WORD].store(u64::MAX / 2, Ordering::Relaxed);
+            toucher.lost_page() == Some(2)
+        });
+    }
+}
