@@ -21,6 +21,7 @@ compile_error!("addresses are passed as `u64`, so only 64-bit Linux is supported
 mod mempolicy;
 mod migrate_pages;
 mod move_pages;
+mod own_memory;
 mod pagemap_scan;
 mod pidfd;
 mod pread_words;
@@ -32,6 +33,7 @@ pub use mempolicy::{
 };
 pub use migrate_pages::migrate_pages;
 pub use move_pages::{MoveFlags, move_pages, query_pages};
+pub use own_memory::{Backing, OwnMemory};
 pub use pagemap_scan::{PageRegion, ScanFlags, ScanRequest, pagemap_scan};
 pub use pidfd::{has_exited, open_pidfd};
 pub use pread_words::pread_words;

@@ -1,0 +1,87 @@
+//! Reads `/proc/PID/task`: the threads of a process, and where each may run.
+//!
+//! Threads come and go while the list is read. One that has exited meanwhile is left out.
+
+use machine::{CpuId, CpuSet, NodeSet};
+
+use super::{stat, status};
+use crate::{ReadError, Root};
+
+/// A thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id.
+    pub tid: u32,
+    /// Its name; that of the program unless it was given one.
+    pub name: String,
+    /// CPUs where it may run.
+    pub cpus_allowed: CpuSet,
+    /// Nodes that its cpuset allows.
+    pub mems_allowed: NodeSet,
+    /// The CPU on which it ran last.
+    pub last_cpu: Option<CpuId>,
+}
+
+/// The threads of a process, in order of id.
+///
+/// # Errors
+///
+/// [`ReadError`] of the process itself.
+pub fn read(root: &Root, pid: u32) -> Result<Vec<Thread>, ReadError> {
+    let mut threads = Vec::new();
+    for tid in ids(root, pid)? {
+        match thread(root, pid, tid) {
+            Ok(thread) => threads.push(thread),
+            Err(ReadError::NoProcess { .. } | ReadError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if threads.is_empty() { Err(ReadError::NoProcess { pid }) } else { Ok(threads) }
+}
+
+/// The ids of the threads of a process, in order.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn ids(root: &Root, pid: u32) -> Result<Vec<u32>, ReadError> {
+    let numbers = root.numbers(super::path(pid, "task"), "", "")?;
+    Ok(numbers.into_iter().filter_map(|tid| tid.try_into().ok()).collect())
+}
+
+fn thread(root: &Root, pid: u32, tid: u32) -> Result<Thread, ReadError> {
+    let status = root.parse(super::path(pid, &format!("task/{tid}/status")), status::parse)?;
+    let stat = root.parse(super::path(pid, &format!("task/{tid}/stat")), stat::parse)?;
+    Ok(Thread {
+        tid,
+        name: status.name,
+        cpus_allowed: status.cpus_allowed,
+        mems_allowed: status.mems_allowed,
+        last_cpu: stat.last_cpu,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_thread_of_our_own_is_listed_with_its_cpus() {
+        let root = Root::default();
+        let pid = std::process::id();
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        let threads = read(&root, pid).unwrap();
+        let this = threads.iter().find(|thread| thread.tid.try_into() == Ok(tid)).unwrap();
+        assert!(!this.cpus_allowed.is_empty() && !this.mems_allowed.is_empty());
+        let cpu = this.last_cpu.unwrap();
+        assert!(this.cpus_allowed.contains(cpu), "ran on {cpu}");
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_no_longer_listed() {
+        let tid = thread::spawn(|| rustix::thread::gettid().as_raw_nonzero().get()).join().unwrap();
+        let ids = ids(&Root::default(), std::process::id()).unwrap();
+        assert!(ids.iter().all(|id| i32::try_from(*id) != Ok(tid)), "{tid} in {ids:?}");
+    }
+}
