@@ -1,0 +1,342 @@
+//! A guest that runs: boot it once, then put files, run commands, and power it off.
+//!
+//! Used by `pagetide lab` and by the end-to-end tests. A `Guest` may be shared between threads,
+//! and its commands may overlap. Dropping it kills QEMU.
+//!
+//! The agent's port is one end of a socket pair that QEMU has as its standard input: nothing lies
+//! in the file system that another user could connect to. Console, QEMU's complaints and the
+//! initramfs are in a private folder that goes with the guest.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use agent::port::{self, Sender, lock};
+use agent::protocol::{Command, Message, VERSION};
+use machine::Topology;
+use tempfile::TempDir;
+
+use crate::console::Console;
+use crate::image::Image;
+use crate::kernels::{Kernel, Port};
+use crate::programs;
+use crate::qemu::{self, Accel, MachineError};
+use crate::routes::{Reading, Routes};
+use crate::run::{Output, Running};
+use crate::vm::{Vm, VmEnd, dies_with_its_starter};
+
+/// How long a guest may take to switch itself off before it is killed.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// The machine.
+    pub topology: Topology,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The files.
+    pub image: Image,
+    /// What the CPUs are made of.
+    pub accel: Accel,
+    /// The guest is killed after this time, whatever it does.
+    pub time_limit: Duration,
+    /// More words for the kernel's command line.
+    pub extra_cmdline: String,
+}
+
+/// Why a guest cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuestError {
+    /// QEMU cannot be such a machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// QEMU is not installed.
+    #[error("no {program} on this computer: apt install {package}")]
+    NotInstalled {
+        /// The program.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// Something on this computer went wrong.
+    #[error("cannot {what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel of this computer said.
+        source: io::Error,
+    },
+    /// The guest is gone, or was from the start.
+    #[error("{0}")]
+    Gone(Box<Death>),
+    /// The agent speaks another version of the protocol.
+    #[error(
+        "the agent in the guest speaks version {theirs} of the protocol, this lab version {VERSION}: pack the binary of this lab"
+    )]
+    Version {
+        /// The agent's version.
+        theirs: u32,
+    },
+    /// A file could not be written in the guest.
+    #[error("in the guest: {text}")]
+    Put {
+        /// What was tried, and what the guest's kernel said.
+        text: String,
+    },
+}
+
+/// How a guest died.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Name of its machine.
+    pub machine: String,
+    /// How, in words.
+    pub cause: String,
+    /// Its console.
+    pub console: Console,
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { machine, cause, console } = self;
+        write!(f, "the guest {machine} is gone: {cause}")?;
+        if let Some(verdict) = &console.verdict {
+            write!(f, "; its kernel said: {verdict}")?;
+        }
+        if !console.tail.is_empty() {
+            write!(f, "\nlast lines of its console:\n{}", console.tail)?;
+        }
+        Ok(())
+    }
+}
+
+/// A guest that has booted and takes commands.
+#[derive(Debug)]
+pub struct Guest {
+    machine: String,
+    kernel: String,
+    port: Port,
+    time_limit: Duration,
+    sender: Arc<Sender<UnixStream>>,
+    routes: Arc<Routes>,
+    next_id: AtomicU32,
+    /// Hears when the port is closed; QEMU is gone then, or as good as.
+    closed: Mutex<mpsc::Receiver<()>>,
+    /// Before the folder: its files are QEMU's until it has ended.
+    vm: Mutex<Vm>,
+    folder: TempDir,
+}
+
+impl Guest {
+    /// Boots a guest, and returns when its agent serves.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`].
+    pub fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
+        qemu::check(&config.topology, config.image.bytes())?;
+        let folder = tempfile::Builder::new().prefix("pagetide-lab-").tempdir();
+        let folder = folder.map_err(host("make a temporary folder"))?;
+        write_image(&config.image, &folder.path().join("initramfs"))
+            .map_err(host("write the guest's files"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(host("make a pair of sockets"))?;
+        let vm = start(config, folder.path(), theirs)?;
+
+        let routes = Arc::new(Routes::default());
+        let reader = ours.try_clone().map_err(host("use the agent's port"))?;
+        let sender = Arc::new(Sender::new(ours));
+        let (ready, booted) = mpsc::channel();
+        let (close, closed) = mpsc::channel();
+        thread::spawn({
+            let reading = Reading::new(Arc::clone(&routes), Arc::clone(&sender), ready);
+            move || {
+                reading.run(reader);
+                drop(close);
+            }
+        });
+        let mut guest = Self {
+            machine: config.topology.name.clone(),
+            kernel: String::new(),
+            port: config.kernel.port,
+            time_limit: config.time_limit,
+            sender,
+            routes,
+            next_id: AtomicU32::new(0),
+            closed: Mutex::new(closed),
+            vm: Mutex::new(vm),
+            folder,
+        };
+        let (version, kernel) = booted.recv().map_err(|_| guest.gone())?;
+        if version != VERSION {
+            return Err(GuestError::Version { theirs: version });
+        }
+        guest.kernel = kernel;
+        Ok(guest)
+    }
+
+    /// Release of its kernel, as `uname -r` prints it there.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Writes a file in the guest, in place of any that is there. Folders on the way are made.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Put`]; [`GuestError::Gone`].
+    pub fn put(&self, path: &str, mode: u32, bytes: &[u8]) -> Result<(), GuestError> {
+        let path = path.as_bytes().to_vec();
+        let mut running = self.begin(|id| Message::Put { id, path, mode })?;
+        // A failure here is told better by the agent, or by the death of the guest.
+        let _ = running.take_input().map(|mut input| input.write_all(bytes));
+        running.wait_for_put()
+    }
+
+    /// The content of a file of the guest.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Put`] when it cannot be read; [`GuestError::Gone`].
+    pub fn get(&self, path: &str) -> Result<Vec<u8>, GuestError> {
+        let output = self.run(["cat", "--", path])?;
+        match output.code {
+            0 => Ok(output.stdout),
+            _ => Err(GuestError::Put { text: output.stderr_text().trim_end().to_owned() }),
+        }
+    }
+
+    /// Runs a command without input, and returns all that it wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Gone`]. A command that fails is no error: look at [`Output::code`].
+    pub fn run<S: AsRef<OsStr>>(
+        &self,
+        argv: impl IntoIterator<Item = S>,
+    ) -> Result<Output, GuestError> {
+        let running = self.start(command(argv))?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let code = running.wait(&mut stdout, &mut stderr)?;
+        Ok(Output { code, stdout, stderr })
+    }
+
+    /// Starts a command; it runs while the returned value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Gone`].
+    pub fn start(&self, command: Command) -> Result<Running<'_>, GuestError> {
+        self.begin(|id| Message::Run { id, command })
+    }
+
+    /// Switches the guest off, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Gone`] when it does not end by itself.
+    pub fn power_off(self) -> Result<(), GuestError> {
+        self.send(&Message::PowerOff)?;
+        let closed = lock(&self.closed).recv_timeout(POWER_OFF_LIMIT);
+        match closed {
+            Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Timeout) => Err(self.gone()),
+        }
+    }
+
+    fn begin(&self, message: impl FnOnce(u32) -> Message) -> Result<Running<'_>, GuestError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let route = self.routes.open(id, self.port.input_window()).ok_or_else(|| self.gone())?;
+        let running = Running::new(self, id, Arc::clone(&self.sender), route);
+        self.send(&message(id))?;
+        Ok(running)
+    }
+
+    pub(crate) fn send(&self, message: &Message) -> Result<(), GuestError> {
+        match self.sender.send(message) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(GuestError::Host { what: "send this to the guest", source: error })
+            }
+            result => result.map_err(|_| self.gone()),
+        }
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The story of a guest that has stopped to answer; it is killed, if it still lives.
+    pub(crate) fn gone(&self) -> GuestError {
+        let end = lock(&self.vm).end();
+        let limit = self.time_limit.as_secs();
+        let cause = match (end, self.routes.complaint()) {
+            (VmEnd::TimeLimit, _) => format!("its time limit of {limit} s was over"),
+            (_, Some(complaint)) => complaint,
+            (VmEnd::Exited(status), None) => self.qemu_said(&format!("QEMU ended ({status})")),
+            (VmEnd::Killed, None) => "it stopped answering".to_owned(),
+        };
+        let console = Console::read(&self.folder.path().join("console"));
+        GuestError::Gone(Box::new(Death { machine: self.machine.clone(), cause, console }))
+    }
+
+    fn qemu_said(&self, cause: &str) -> String {
+        let said = fs::read_to_string(self.folder.path().join("qemu")).unwrap_or_default();
+        match said.lines().find(|line| !line.contains("warning:")) {
+            Some(line) => format!("{cause}: {}", line.trim_start_matches("qemu-system-x86_64: ")),
+            None => cause.to_owned(),
+        }
+    }
+}
+
+/// A command of these words, without more.
+pub fn command<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Command {
+    let argv = argv.into_iter().map(|word| word.as_ref().as_bytes().to_vec()).collect();
+    Command { argv, ..Command::default() }
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> GuestError {
+    move |source| GuestError::Host { what, source }
+}
+
+fn write_image(image: &Image, path: &Path) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(port::CHUNK_BYTES, File::create(path)?);
+    image.write(&mut file)?;
+    file.flush()
+}
+
+fn start(config: &GuestConfig, folder: &Path, agent: UnixStream) -> Result<Vm, GuestError> {
+    let installed = |program: &'static str, package| {
+        let found = programs::find(OsStr::new(program));
+        found.map_err(|_| GuestError::NotInstalled { program, package })
+    };
+    let program = installed(qemu::QEMU, "qemu-system-x86")?;
+    installed("setpriv", "util-linux")?;
+    let arguments = qemu::arguments(&qemu::Boot {
+        topology: &config.topology,
+        accel: config.accel,
+        kernel: &config.kernel.image,
+        initramfs: &folder.join("initramfs"),
+        port: config.kernel.port,
+        console: &folder.join("console"),
+        extra_cmdline: &config.extra_cmdline,
+    });
+    let complaints = File::create(folder.join("qemu")).map_err(host("write QEMU's complaints"))?;
+    let mut command = dies_with_its_starter(program);
+    command.args(arguments).stdin(Stdio::from(OwnedFd::from(agent)));
+    command.stdout(Stdio::null()).stderr(Stdio::from(complaints));
+    // Ctrl-C at a terminal is for us: QEMU ends when we do.
+    command.process_group(0);
+    Vm::start(command, config.time_limit).map_err(host("start QEMU"))
+}

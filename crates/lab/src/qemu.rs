@@ -1,0 +1,401 @@
+//! QEMU's command line for a machine: pure, so that it can be read in a test.
+//!
+//! Rules of QEMU that the topology must meet, checked here because its own messages name its
+//! options and not the user's file: CPUs and nodes are numbered from 0 without gaps, and node 0
+//! has CPUs and room for the kernel.
+//!
+//! Standard input is the host's end of the agent's port; see [`crate::guest`].
+//!
+//! Source: qemu(1), QEMU 7.2 and newer; kernel, drivers/acpi/numa/hmat.c.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use machine::{Bytes, Node, NodeId, Topology};
+
+use crate::kernels::Port;
+
+/// The program, from the Debian package qemu-system-x86.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
+/// What the guest's CPUs are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// QEMU translates the guest's code: slow, and works everywhere.
+    #[default]
+    Tcg,
+    /// As `Tcg`, and the guest's clock counts instructions: timings repeat from run to run.
+    TcgIcount,
+    /// The CPU's own virtualisation. Only where a probe boot has succeeded: [`crate::kvm`].
+    Kvm,
+}
+
+/// Why QEMU cannot be this machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// A gap in the numbers of CPUs.
+    #[error("machine {machine} has no CPU {cpu}: in the lab CPUs are numbered from 0 without gaps")]
+    CpuGap {
+        /// The machine's name.
+        machine: String,
+        /// The first number that is missing.
+        cpu: u32,
+    },
+    /// A gap in the numbers of nodes.
+    #[error(
+        "machine {machine} has no node {node}: in the lab nodes are numbered from 0 without gaps"
+    )]
+    NodeGap {
+        /// The machine's name.
+        machine: String,
+        /// The first number that is missing.
+        node: usize,
+    },
+    /// The first CPU boots the kernel.
+    #[error("CPU 0 of machine {machine} must be on node 0: the lab boots there")]
+    BootNode {
+        /// The machine's name.
+        machine: String,
+    },
+    /// Kernel and programs lie on node 0.
+    #[error(
+        "node 0 of machine {machine} has {memory} of memory: kernel and programs of the guest need {needed}"
+    )]
+    Memory {
+        /// The machine's name.
+        machine: String,
+        /// What the node has.
+        memory: Bytes,
+        /// What it should have.
+        needed: Bytes,
+    },
+    /// Memory comes in whole pages of QEMU's backends.
+    #[error(
+        "node {node} of machine {machine} has {memory} of memory: the lab needs a multiple of 2MiB"
+    )]
+    MemoryMultiple {
+        /// The machine's name.
+        machine: String,
+        /// The node.
+        node: NodeId,
+        /// What it has.
+        memory: Bytes,
+    },
+}
+
+const MIB: u64 = 1 << 20;
+/// A kernel with its tables and per-CPU areas, and some memory to run anything at all.
+const KERNEL_BYTES: u64 = 160 * MIB;
+
+/// Checks that QEMU can be this machine with `image_bytes` of files in it.
+///
+/// # Errors
+///
+/// The first rule that is broken: [`MachineError`].
+pub(crate) fn check(topology: &Topology, image_bytes: u64) -> Result<(), MachineError> {
+    let machine = || topology.name.clone();
+    if let Some((number, _)) =
+        topology.nodes().iter().enumerate().find(|(at, node)| node.id.index() != *at)
+    {
+        return Err(MachineError::NodeGap { machine: machine(), node: number });
+    }
+    if let Some((cpu, _)) = (0..).zip(topology.cpus().iter()).find(|(at, cpu)| cpu.get() != *at) {
+        return Err(MachineError::CpuGap { machine: machine(), cpu });
+    }
+    let Some(boot) = topology.nodes().first().filter(|node| node.cpus.iter().any(|c| c.get() == 0))
+    else {
+        return Err(MachineError::BootNode { machine: machine() });
+    };
+    // The archive is in memory twice until the kernel has unpacked it.
+    let needed = Bytes::new((KERNEL_BYTES + 2 * image_bytes).next_multiple_of(2 * MIB));
+    if boot.memory < needed {
+        return Err(MachineError::Memory { machine: machine(), memory: boot.memory, needed });
+    }
+    match topology.nodes().iter().find(|node| node.memory.get() % (2 * MIB) != 0) {
+        Some(node) => Err(MachineError::MemoryMultiple {
+            machine: machine(),
+            node: node.id,
+            memory: node.memory,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What to boot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Boot<'a> {
+    pub(crate) topology: &'a Topology,
+    pub(crate) accel: Accel,
+    pub(crate) kernel: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) port: Port,
+    /// Where what the guest's console prints goes.
+    pub(crate) console: &'a Path,
+    /// More words for the kernel's command line.
+    pub(crate) extra_cmdline: &'a str,
+}
+
+/// The arguments of QEMU for a machine that passed [`check`].
+pub(crate) fn arguments(boot: &Boot<'_>) -> Vec<OsString> {
+    let mut arguments = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+    add(&["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"]);
+    add(accelerator(boot.accel));
+    add(&["-machine", if has_hmat(boot.topology) { "q35,hmat=on" } else { "q35" }]);
+    for words in numa(boot.topology) {
+        add(&[&words.0, &words.1]);
+    }
+    add(&["-chardev", "socket,id=agent,fd=0", "-serial", "chardev:console"]);
+    match boot.port {
+        Port::Serial => add(&["-serial", "chardev:agent"]),
+        Port::Virtio => {
+            add(&["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent"]);
+        }
+    }
+    add(&["-append", &cmdline(boot)]);
+    let mut console = OsString::from("file,id=console,path=");
+    console.push(boot.console);
+    arguments.extend([OsString::from("-chardev"), console]);
+    arguments.extend([OsString::from("-kernel"), boot.kernel.into()]);
+    arguments.extend([OsString::from("-initrd"), boot.initramfs.into()]);
+    arguments
+}
+
+fn accelerator(accel: Accel) -> &'static [&'static str] {
+    match accel {
+        Accel::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+        Accel::TcgIcount => &["-accel", "tcg", "-cpu", "max", "-icount", "shift=0,sleep=off"],
+        Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
+    }
+}
+
+fn cmdline(boot: &Boot<'_>) -> String {
+    let port = format!("{}={}", agent::init::PORT_VARIABLE, boot.port.device());
+    let words = ["console=ttyS0 quiet panic=-1", &port, boot.extra_cmdline];
+    words.join(" ").trim_end().to_owned()
+}
+
+/// Pairs of option and value for CPUs, nodes, distances and, where known, speeds.
+fn numa(topology: &Topology) -> Vec<(String, String)> {
+    let nodes = topology.nodes();
+    let total: u64 = nodes.iter().map(|node| node.memory.get()).sum();
+    let mut pairs = vec![option("-smp", cpus(topology)), option("-m", format!("{total}B"))];
+    for node in nodes.iter().filter(|node| node.memory > Bytes::ZERO) {
+        let (id, bytes) = (node.id, node.memory.get());
+        pairs.push(option("-object", format!("memory-backend-ram,id=m{id},size={bytes}B")));
+    }
+    for node in nodes {
+        pairs.push(option("-numa", node_option(topology, node)));
+    }
+    for (from, to) in every_pair(nodes).filter(|(from, to)| from.id != to.id) {
+        let distance = distance(topology, from, to);
+        pairs.push(option("-numa", format!("dist,src={},dst={},val={distance}", from.id, to.id)));
+    }
+    if has_hmat(topology) {
+        pairs.extend(speeds(topology));
+    }
+    pairs
+}
+
+fn option(name: &str, value: String) -> (String, String) {
+    (name.to_owned(), value)
+}
+
+fn every_pair(nodes: &[Node]) -> impl Iterator<Item = (&Node, &Node)> {
+    nodes.iter().flat_map(move |from| nodes.iter().map(move |to| (from, to)))
+}
+
+fn distance(topology: &Topology, from: &Node, to: &Node) -> u8 {
+    topology.distance(from.id, to.id).unwrap_or(Topology::REMOTE_DISTANCE)
+}
+
+/// A socket for each node that has CPUs, where they are alike: the kernel complains of CPUs that
+/// share a cache across nodes.
+fn cpus(topology: &Topology) -> String {
+    let count = topology.cpus().len();
+    let per_node: Vec<usize> =
+        topology.nodes().iter().map(|node| node.cpus.len()).filter(|&cpus| cpus > 0).collect();
+    let alike = per_node.iter().all(|&cpus| cpus == per_node[0]);
+    let sockets = if alike { per_node.len() } else { count };
+    format!("{count},sockets={sockets},cores={},threads=1", count / sockets)
+}
+
+fn node_option(topology: &Topology, node: &Node) -> String {
+    let mut text = format!("node,nodeid={}", node.id);
+    if node.memory > Bytes::ZERO {
+        text.push_str(&format!(",memdev=m{}", node.id));
+    }
+    for run in node.cpus.to_string().split(',').filter(|run| !run.is_empty()) {
+        text.push_str(&format!(",cpus={run}"));
+    }
+    if has_hmat(topology) {
+        text.push_str(&format!(",initiator={}", initiator(topology, node)));
+    }
+    text
+}
+
+/// The node whose CPUs are nearest; its own, when it has any.
+fn initiator(topology: &Topology, node: &Node) -> NodeId {
+    let with_cpus = topology.nodes().iter().filter(|other| !other.cpus.is_empty());
+    with_cpus.min_by_key(|other| distance(topology, other, node)).map_or(node.id, |other| other.id)
+}
+
+/// The HMAT tells the kernel how fast memory is; only with it does 6.12 make tiers.
+fn has_hmat(topology: &Topology) -> bool {
+    let known = |node: &Node| node.latency_ns.is_some() || node.bandwidth_per_s.is_some();
+    topology.nodes().iter().any(known)
+}
+
+/// Latency and bandwidth from each node with CPUs to each with memory. The machine gives those of
+/// the nearest CPUs; from farther ones they are worse in proportion to the distance.
+fn speeds(topology: &Topology) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut add = |from: &Node, to: &Node, kind: &str, value: String| {
+        let (from, to) = (from.id, to.id);
+        let target = format!("hmat-lb,initiator={from},target={to},hierarchy=memory");
+        pairs.push(option("-numa", format!("{target},data-type=access-{kind},{kind}={value}")));
+    };
+    let initiators = |(from, to): &(&Node, &Node)| !from.cpus.is_empty() && to.memory > Bytes::ZERO;
+    for (from, to) in every_pair(topology.nodes()).filter(initiators) {
+        let near = topology.distance(initiator(topology, to), to.id);
+        let near = u64::from(near.unwrap_or(Topology::LOCAL_DISTANCE));
+        let far = u64::from(distance(topology, from, to));
+        if let Some(latency) = to.latency_ns {
+            add(from, to, "latency", (u64::from(latency) * far / near).to_string());
+        }
+        if let Some(bandwidth) = to.bandwidth_per_s {
+            // QEMU takes whole MiB.
+            let mib = (bandwidth.get() / MIB * near / far).max(1);
+            add(from, to, "bandwidth", format!("{mib}M"));
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::CpuSet;
+
+    use super::*;
+
+    fn node(id: u16, cpus: &str, mib: u64) -> Node {
+        let cpus: CpuSet = if cpus.is_empty() { CpuSet::default() } else { cpus.parse().unwrap() };
+        Node {
+            id: NodeId::new(id).unwrap(),
+            cpus,
+            memory: Bytes::new(mib * MIB),
+            free: None,
+            tier: None,
+            latency_ns: None,
+            bandwidth_per_s: None,
+        }
+    }
+
+    fn topology(nodes: Vec<Node>) -> Topology {
+        Topology::new("test", nodes, None).unwrap()
+    }
+
+    fn line(topology: &Topology, accel: Accel, port: Port) -> String {
+        let boot = Boot {
+            topology,
+            accel,
+            port,
+            kernel: Path::new("/k/vmlinuz"),
+            initramfs: Path::new("/t/initramfs"),
+            console: Path::new("/t/console"),
+            extra_cmdline: "",
+        };
+        arguments(&boot).join(OsStr::new(" ")).into_string().unwrap()
+    }
+
+    use std::ffi::OsStr;
+
+    #[test]
+    fn each_node_has_its_memory_its_cpus_and_its_distances() {
+        let nodes = vec![node(0, "0-1", 1024), node(1, "2-3", 512)];
+        let machine = Topology::new("two", nodes, Some(vec![vec![10, 21], vec![22, 10]])).unwrap();
+        let line = line(&machine, Accel::Tcg, Port::Serial);
+        for words in [
+            "-accel tcg,thread=multi -cpu max",
+            "-smp 4,sockets=2,cores=2,threads=1 -m 1610612736B",
+            "-object memory-backend-ram,id=m0,size=1073741824B",
+            "-object memory-backend-ram,id=m1,size=536870912B",
+            "-numa node,nodeid=0,memdev=m0,cpus=0-1 ",
+            "-numa node,nodeid=1,memdev=m1,cpus=2-3 ",
+            "-numa dist,src=0,dst=1,val=21 -numa dist,src=1,dst=0,val=22",
+            "-serial chardev:console -serial chardev:agent",
+            "-append console=ttyS0 quiet panic=-1 pagetide_port=/dev/ttyS1 ",
+            "-kernel /k/vmlinuz -initrd /t/initramfs",
+        ] {
+            assert!(line.contains(words), "{words:?} is not in {line}");
+        }
+        assert!(!line.contains("hmat"), "{line}");
+    }
+
+    #[test]
+    fn a_memory_only_node_has_no_cpus_and_cpus_with_gaps_are_listed_run_by_run() {
+        let machine = topology(vec![node(0, "0,2", 512), node(1, "1,3", 512), node(2, "", 256)]);
+        let line = line(&machine, Accel::Tcg, Port::Virtio);
+        assert!(line.contains("-numa node,nodeid=0,memdev=m0,cpus=0,cpus=2 "), "{line}");
+        assert!(line.contains("-numa node,nodeid=2,memdev=m2 "), "{line}");
+        assert!(line.contains("-device virtserialport,chardev=agent"), "{line}");
+    }
+
+    #[test]
+    fn nodes_with_unlike_numbers_of_cpus_share_no_socket() {
+        let machine = topology(vec![node(0, "0-2", 512), node(1, "3", 512)]);
+        assert_eq!(cpus(&machine), "4,sockets=4,cores=1,threads=1");
+    }
+
+    #[test]
+    fn speeds_are_told_from_every_node_with_cpus_and_worse_from_afar() {
+        let mut far = node(2, "", 256);
+        (far.latency_ns, far.bandwidth_per_s) = (Some(200), Some(Bytes::new(30 << 30)));
+        let rows = vec![vec![10, 20, 20], vec![20, 10, 30], vec![20, 30, 10]];
+        let nodes = vec![node(0, "0", 512), node(1, "1", 512), far];
+        let line =
+            line(&Topology::new("cxl", nodes, Some(rows)).unwrap(), Accel::Tcg, Port::Serial);
+        for words in [
+            "-machine q35,hmat=on",
+            "nodeid=1,memdev=m1,cpus=1,initiator=1",
+            "nodeid=2,memdev=m2,initiator=0",
+            "initiator=0,target=2,hierarchy=memory,data-type=access-latency,latency=200",
+            "initiator=1,target=2,hierarchy=memory,data-type=access-latency,latency=300",
+            "initiator=0,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=30720M",
+            "initiator=1,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=20480M",
+        ] {
+            assert!(line.contains(words), "{words:?} is not in {line}");
+        }
+        assert!(!line.contains("target=0"), "node 0 says nothing of its speed: {line}");
+    }
+
+    #[test]
+    fn an_instruction_counting_clock_runs_without_sleep() {
+        let line = line(&topology(vec![node(0, "0", 512)]), Accel::TcgIcount, Port::Serial);
+        assert!(line.contains("-accel tcg -cpu max -icount shift=0,sleep=off"), "{line}");
+    }
+
+    #[test]
+    fn what_qemu_would_refuse_is_refused_in_the_words_of_the_machine_file() {
+        let refused = |nodes| check(&topology(nodes), 20 * MIB).unwrap_err().to_string();
+        assert_eq!(
+            refused(vec![node(0, "0-1", 512), node(2, "2-3", 512)]),
+            "machine test has no node 1: in the lab nodes are numbered from 0 without gaps"
+        );
+        assert_eq!(
+            refused(vec![node(0, "0-1", 512), node(1, "3", 512)]),
+            "machine test has no CPU 2: in the lab CPUs are numbered from 0 without gaps"
+        );
+        assert_eq!(
+            refused(vec![node(0, "1", 512), node(1, "0", 512)]),
+            "CPU 0 of machine test must be on node 0: the lab boots there"
+        );
+        assert_eq!(
+            refused(vec![node(0, "0", 64), node(1, "1", 512)]),
+            "node 0 of machine test has 64MiB of memory: kernel and programs of the guest need 200MiB"
+        );
+        assert!(refused(vec![node(0, "0", 513)]).contains("multiple of 2MiB"));
+        assert_eq!(check(&topology(vec![node(0, "0", 512)]), 20 * MIB), Ok(()));
+    }
+}
