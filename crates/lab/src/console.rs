@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Signs of death in the kernel's words, worst first.
-const SIGNS: [&str; 9] = [
+/// Signs of death in the kernel's words and our init's, worst first.
+const SIGNS: [&str; 10] = [
     "Kernel panic",
     "Oops:",
     "BUG:",
@@ -16,6 +16,7 @@ const SIGNS: [&str; 9] = [
     "rcu: INFO:",
     "blocked for more than",
     "Out of memory:",
+    "pagetide init: cannot serve",
 ];
 
 /// Lines that are shown.

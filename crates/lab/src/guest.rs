@@ -279,11 +279,14 @@ impl Guest {
 
     /// The story of a guest that has stopped to answer; it is killed, if it still lives.
     pub(crate) fn gone(&self) -> GuestError {
-        let end = lock(&self.vm).end();
+        let end = lock(&self.vm).post_mortem();
         let limit = self.time_limit.as_secs();
         let cause = match (end, self.routes.complaint()) {
             (VmEnd::TimeLimit, _) => format!("its time limit of {limit} s was over"),
             (_, Some(complaint)) => complaint,
+            (VmEnd::Exited(status), None) if status.success() => {
+                "it switched itself off".to_owned()
+            }
             (VmEnd::Exited(status), None) => self.qemu_said(&format!("QEMU ended ({status})")),
             (VmEnd::Killed, None) => "it stopped answering".to_owned(),
         };

@@ -191,8 +191,8 @@ pub enum KernelError {
 
 /// Drivers of the virtio port, each after those that it needs.
 const PORT_MODULES: [&str; 6] = [
-    "virtio.ko",
     "virtio_ring.ko",
+    "virtio.ko",
     "virtio_pci_legacy_dev.ko",
     "virtio_pci_modern_dev.ko",
     "virtio_pci.ko",

@@ -250,6 +250,7 @@ fn has_hmat(topology: &Topology) -> bool {
 /// Latency and bandwidth from each node with CPUs to each with memory. The machine gives those of
 /// the nearest CPUs; from farther ones they are worse in proportion to the distance.
 fn speeds(topology: &Topology) -> Vec<(String, String)> {
+    let step = bandwidth_step(topology);
     let mut pairs = Vec::new();
     let mut add = |from: &Node, to: &Node, kind: &str, value: String| {
         let (from, to) = (from.id, to.id);
@@ -265,12 +266,19 @@ fn speeds(topology: &Topology) -> Vec<(String, String)> {
             add(from, to, "latency", (u64::from(latency) * far / near).to_string());
         }
         if let Some(bandwidth) = to.bandwidth_per_s {
-            // QEMU takes whole MiB.
-            let mib = (bandwidth.get() / MIB * near / far).max(1);
-            add(from, to, "bandwidth", format!("{mib}M"));
+            let steps = (bandwidth.get() * near / far / step).max(1);
+            add(from, to, "bandwidth", format!("{}M", steps * step / MIB));
         }
     }
     pairs
+}
+
+/// The ACPI table holds bandwidths as 16-bit multiples of one unit, and QEMU refuses what does not
+/// fit; it also takes nothing smaller than a MiB.
+fn bandwidth_step(topology: &Topology) -> u64 {
+    let all = topology.nodes().iter().filter_map(|node| node.bandwidth_per_s);
+    let most = all.map(Bytes::get).max().unwrap_or(0);
+    (most >> 15).next_power_of_two().max(MIB)
 }
 
 #[cfg(test)]
@@ -368,6 +376,20 @@ mod tests {
             assert!(line.contains(words), "{words:?} is not in {line}");
         }
         assert!(!line.contains("target=0"), "node 0 says nothing of its speed: {line}");
+    }
+
+    #[test]
+    fn bandwidths_fit_the_acpi_table_whatever_their_ratio() {
+        let (mut near, mut far) = (node(0, "0", 512), node(1, "", 256));
+        near.bandwidth_per_s = Some(Bytes::new(100 << 30));
+        far.bandwidth_per_s = Some(Bytes::new(7 * MIB + 3));
+        let machine = topology(vec![near, far]);
+        let line = line(&machine, Accel::Tcg, Port::Serial);
+        assert!(
+            line.contains("target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=102400M")
+        );
+        assert!(line.contains("target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=4M"));
+        assert!((100_u64 << 30) / bandwidth_step(&machine) < 1 << 16);
     }
 
     #[test]

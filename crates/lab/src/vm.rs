@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How QEMU came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,22 @@ pub(crate) enum VmEnd {
     TimeLimit,
 }
 
+/// How long a QEMU that has closed its port may take to end.
+const DYING_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the keeper is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Kill it.
+    Now,
+    /// It is dying: see how, but do not wait for long.
+    Dying,
+}
+
 /// A QEMU that runs.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    stop: mpsc::Sender<()>,
+    stop: mpsc::Sender<Stop>,
     keeper: Option<JoinHandle<VmEnd>>,
 }
 
@@ -56,10 +68,14 @@ impl Vm {
         Ok(Self { stop, keeper: Some(keeper) })
     }
 
-    /// Ends QEMU, if it has not ended yet, and tells how it ended.
-    pub(crate) fn end(&mut self) -> VmEnd {
+    /// Tells how a QEMU ended that has closed its port, or kills it when it has not ended after all.
+    pub(crate) fn post_mortem(&mut self) -> VmEnd {
+        self.stop(Stop::Dying)
+    }
+
+    fn stop(&mut self, stop: Stop) -> VmEnd {
         // Fails when the time limit was faster.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(stop);
         match self.keeper.take().map(JoinHandle::join) {
             Some(Ok(end)) => end,
             Some(Err(_)) | None => VmEnd::Killed,
@@ -69,19 +85,29 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.end();
+        self.stop(Stop::Now);
     }
 }
 
-fn keep(mut child: Child, limit: Duration, stopped: &mpsc::Receiver<()>) -> VmEnd {
-    let over = stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+fn keep(mut child: Child, limit: Duration, stopped: &mpsc::Receiver<Stop>) -> VmEnd {
+    let stop = stopped.recv_timeout(limit);
+    if stop == Ok(Stop::Dying) {
+        wait_a_little(&mut child);
+    }
     if let Ok(Some(status)) = child.try_wait() {
         return VmEnd::Exited(status);
     }
     // Both fail only for a child that is gone.
     let _ = child.kill();
     let _ = child.wait();
-    if over { VmEnd::TimeLimit } else { VmEnd::Killed }
+    if stop == Err(RecvTimeoutError::Timeout) { VmEnd::TimeLimit } else { VmEnd::Killed }
+}
+
+fn wait_a_little(child: &mut Child) {
+    let upto = Instant::now() + DYING_LIMIT;
+    while Instant::now() < upto && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A command that kills `program` when the thread that starts it ends.
@@ -94,7 +120,6 @@ pub(crate) fn dies_with_its_starter(program: PathBuf) -> Command {
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;
-    use std::time::Instant;
 
     use super::*;
 
@@ -106,17 +131,24 @@ mod tests {
 
     #[test]
     fn what_is_over_its_time_is_killed() {
-        let vm = Vm::start(sleeper(), Duration::from_millis(1)).unwrap();
-        let keeper = { vm }.keeper.take().unwrap();
+        let mut vm = Vm::start(sleeper(), Duration::from_millis(1)).unwrap();
+        let keeper = vm.keeper.take().unwrap();
         assert_eq!(keeper.join().unwrap(), VmEnd::TimeLimit);
     }
 
     #[test]
     fn what_is_ended_in_time_was_killed_by_us() {
-        let started = Instant::now();
         let mut vm = Vm::start(sleeper(), Duration::from_secs(900)).unwrap();
-        assert_eq!(vm.end(), VmEnd::Killed);
-        assert!(started.elapsed() < Duration::from_secs(900));
+        assert_eq!(vm.stop(Stop::Now), VmEnd::Killed);
+    }
+
+    #[test]
+    fn of_what_is_dying_the_way_is_told() {
+        let mut command = dies_with_its_starter("sh".into());
+        command.args(["-c", "exit 7"]);
+        let mut vm = Vm::start(command, Duration::from_secs(900)).unwrap();
+        let VmEnd::Exited(status) = vm.post_mortem() else { panic!("it had not ended") };
+        assert_eq!(status.code(), Some(7));
     }
 
     #[test]
