@@ -1,2 +1,34 @@
-//! Placeholder opened by the workspace skeleton.
+//! The engine: survey, plan, move, verify.
+//!
+//! ```text
+//! Target -> Survey -> Plan -> Mover -> Outcome
+//! ```
+//!
+//! A [`Target`](target::Target) is one process, held by a pidfd. A [`Survey`](survey::Survey) says
+//! what lies where. A [`Plan`](plan::Plan) says what would move and what stands in the way. A
+//! [`Mover`](mover::Mover) carries it out in paced chunks. An [`Outcome`](outcome::Outcome) accounts
+//! for every page. The same words are the keys of the JSON and the columns that a user reads.
+//!
+//! All of it works over the trait [`Memory`](memory::Memory); only [`memory::LinuxMemory`],
+//! [`target`], [`planner`] and what they call speak to the kernel, through the crate `linux`.
+
 #![forbid(unsafe_code)]
+
+mod calibrate;
+pub mod concern;
+mod feed;
+pub mod filter;
+pub mod journal;
+pub mod memory;
+pub mod mover;
+pub mod outcome;
+pub mod pace;
+pub mod placement;
+pub mod plan;
+pub mod planner;
+pub mod route;
+mod settle;
+mod sharers;
+pub mod strip;
+pub mod survey;
+pub mod target;

@@ -23,6 +23,11 @@ pub struct OwnMemory {
     range: AddrRange,
 }
 
+// SAFETY: the mapping belongs to the process, not to a thread; any thread may unmap it.
+unsafe impl Send for OwnMemory {}
+// SAFETY: a shared reference only reads; writing takes a unique one.
+unsafe impl Sync for OwnMemory {}
+
 impl OwnMemory {
     /// Maps memory and touches none of it.
     ///
@@ -91,8 +96,8 @@ impl OwnMemory {
     /// # Panics
     ///
     /// When `address` is outside the range.
-    pub fn write(&self, address: u64, byte: u8) {
-        // SAFETY: as for `read`; the mapping is writable, and no reference to it exists.
+    pub fn write(&mut self, address: u64, byte: u8) {
+        // SAFETY: as for `read`; the mapping is writable, and `self` is the only way to it.
         unsafe { self.pointer(address).write_volatile(byte) };
     }
 
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_and_the_rest_is_zero() {
-        let memory = OwnMemory::map(Bytes::new(8192), Backing::BasePages).unwrap();
+        let mut memory = OwnMemory::map(Bytes::new(8192), Backing::BasePages).unwrap();
         let start = memory.range().start();
         memory.write(start + 5000, 7);
         assert_eq!((memory.read(start), memory.read(start + 5000)), (0, 7));

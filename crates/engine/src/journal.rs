@@ -1,0 +1,355 @@
+//! The journal: what a move changed, written down while it happens, so that it can be undone.
+//!
+//! One file a move, one JSON document a line: a head that names the target and the mappings, then
+//! the runs that moved. It is flushed after each chunk, so that a killed pagetide leaves a true one.
+//! Undo makes a plan of it; pages that have gone elsewhere since, and mappings that others have taken
+//! the place of, are not in that plan's way: the mover leaves them alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use machine::{AddrRange, NodeId, NodeSet};
+use serde::{Deserialize, Serialize};
+
+use crate::feed::Batch;
+use crate::placement::PageSize;
+use crate::plan::{Plan, PlannedPass, PlannedRange, SCHEMA};
+use crate::route::Destination;
+use crate::settle::Fate;
+use crate::target::TargetId;
+
+/// The first line of a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    schema: u32,
+    target: TargetId,
+    /// The planned ranges: they tell by name which mapping a run lay in.
+    ranges: Vec<PlannedRange>,
+}
+
+/// Neighbouring pages that moved together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct MovedRun {
+    range: AddrRange,
+    from: NodeId,
+    to: NodeId,
+}
+
+/// Why a journal could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The file system said no.
+    #[error("cannot {what} the record of moves {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no record of a move of this process.
+    #[error("no move of process {pid} is on record in {}: nothing to undo", folder.display())]
+    NoRecord {
+        /// The process.
+        pid: u32,
+        /// Where records are kept.
+        folder: PathBuf,
+    },
+    /// A line is not what a journal holds.
+    #[error("line {line} of the record {} is damaged: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// A journal that is being written.
+pub struct Journal {
+    path: PathBuf,
+    out: BufWriter<File>,
+    /// The first write that failed; later ones are not tried.
+    failed: Option<io::Error>,
+    runs: u64,
+}
+
+impl Journal {
+    /// Begins the journal of `plan` in `folder`, which is made if need be. It is readable for its
+    /// owner alone, as what it says of a process is no one else's business.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn begin(folder: &Path, plan: &Plan) -> Result<Self, JournalError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+
+        let failed = |what, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| JournalError::Io { what, path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed("make the folder for", folder))?;
+        let path = folder.join(next_name(folder, &plan.target));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let out = BufWriter::new(file.map_err(failed("create", &path))?);
+        let mut journal = Self { path, out, failed: None, runs: 0 };
+        let ranges = plan.passes.iter().flat_map(|pass| pass.ranges.iter().cloned()).collect();
+        journal.write(&Head { schema: SCHEMA, target: plan.target.clone(), ranges });
+        Ok(journal)
+    }
+
+    /// Writes down the pages of a batch that moved.
+    pub(crate) fn record(&mut self, batch: &Batch, fates: &[Fate]) {
+        let moved = batch.candidates.iter().zip(fates).filter(|(_, fate)| **fate == Fate::Moved);
+        let pages = moved.map(|(candidate, _)| (candidate.address, candidate.from));
+        for run in join_runs(pages, batch.lane.to, batch.lane.size) {
+            self.write(&run);
+            self.runs += 1;
+        }
+        if self.failed.is_none() {
+            self.failed = self.out.flush().err();
+        }
+    }
+
+    fn write(&mut self, line: &impl Serialize) {
+        if self.failed.is_some() {
+            return;
+        }
+        let written = serde_json::to_writer(&mut self.out, line)
+            .map_err(io::Error::from)
+            .and_then(|()| self.out.write_all(b"\n"));
+        self.failed = written.err();
+    }
+
+    /// Ends the journal. One of a move that changed nothing is removed again.
+    ///
+    /// # Errors
+    ///
+    /// The first write that failed: the move can then not be undone in whole.
+    pub fn finish(mut self) -> Result<(), JournalError> {
+        let result = self.failed.take().map_or_else(|| self.out.flush(), Err);
+        let result = if self.runs == 0 { fs::remove_file(&self.path) } else { result };
+        result.map_err(|source| JournalError::Io { what: "write", path: self.path.clone(), source })
+    }
+}
+
+/// Joins pages in address order into runs.
+fn join_runs(
+    pages: impl Iterator<Item = (u64, NodeId)>,
+    to: NodeId,
+    size: PageSize,
+) -> Vec<MovedRun> {
+    let mut runs: Vec<MovedRun> = Vec::new();
+    for (address, from) in pages {
+        let page = AddrRange::from_pages(address, size.base_pages());
+        match runs.last_mut() {
+            Some(run) if run.range.end() == address && run.from == from => {
+                run.range =
+                    AddrRange::from_pages(run.range.start(), run.range.pages() + size.base_pages());
+            }
+            _ => runs.push(MovedRun { range: page, from, to }),
+        }
+    }
+    runs
+}
+
+/// A journal that was read back: one move that can be undone.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+    head: Head,
+    runs: Vec<MovedRun>,
+}
+
+impl Record {
+    /// The last move of `target` in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`]; a torn last line, as a killed pagetide leaves it, is no error.
+    pub fn last_of(folder: &Path, target: &TargetId) -> Result<Self, JournalError> {
+        let none = || JournalError::NoRecord { pid: target.pid, folder: folder.to_path_buf() };
+        let number = last_number(folder, target).ok_or_else(none)?;
+        Self::read(folder.join(file_name(target, number)))
+    }
+
+    fn read(path: PathBuf) -> Result<Self, JournalError> {
+        let failed = |source| JournalError::Io { what: "read", path: path.clone(), source };
+        let file = File::open(&path).map_err(failed)?;
+        let lines: Vec<String> =
+            BufReader::new(file).lines().collect::<Result<_, _>>().map_err(failed)?;
+        let malformed = |line: usize, source| JournalError::Malformed {
+            path: path.clone(),
+            line: line + 1,
+            source,
+        };
+        let first = lines.first().map_or("", String::as_str);
+        let head: Head = serde_json::from_str(first).map_err(|error| malformed(0, error))?;
+        let mut runs = Vec::with_capacity(lines.len());
+        for (at, line) in lines.iter().enumerate().skip(1) {
+            match serde_json::from_str(line) {
+                Ok(run) => runs.push(run),
+                Err(error) if error.is_eof() && at + 1 == lines.len() => {}
+                Err(error) => return Err(malformed(at, error)),
+            }
+        }
+        Ok(Self { path, head, runs })
+    }
+
+    /// The passes that bring everything back, the last change first.
+    pub fn passes_back(&self) -> Vec<PlannedPass> {
+        let mut ranges = self.head.ranges.clone();
+        ranges.sort_by_key(|planned| planned.range);
+        let mut passes: Vec<PlannedPass> = Vec::new();
+        for run in self.runs.iter().rev() {
+            let (source, target) = (NodeSet::only(run.to), Destination::Node(run.from));
+            let at = passes.iter().position(|pass| pass.from == source && pass.to == target);
+            let at = at.unwrap_or_else(|| {
+                passes.push(PlannedPass { from: source, to: target, ranges: Vec::new() });
+                passes.len() - 1
+            });
+            passes[at].ranges.extend(planned_range(run, &ranges));
+        }
+        for pass in &mut passes {
+            pass.ranges.sort_by_key(|planned| planned.range);
+        }
+        passes
+    }
+
+    /// Takes the record off the books, when all of it has been undone.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    pub fn forget(self) -> Result<(), JournalError> {
+        let path = self.path;
+        fs::remove_file(&path).map_err(|source| JournalError::Io { what: "remove", path, source })
+    }
+}
+
+/// The run as a range of the mapping that it lay in.
+fn planned_range(run: &MovedRun, ranges: &[PlannedRange]) -> Option<PlannedRange> {
+    let behind = ranges.partition_point(|planned| planned.range.start() <= run.range.start());
+    let within = ranges.get(behind.checked_sub(1)?)?;
+    Some(PlannedRange { range: run.range, pages: run.range.pages(), ..within.clone() })
+}
+
+/// The name carries the start time, so that a successor under the same pid has no record.
+fn file_name(target: &TargetId, number: u64) -> String {
+    format!("{}-{}-{number}.jsonl", target.pid, target.start_time_ticks)
+}
+
+fn last_number(folder: &Path, target: &TargetId) -> Option<u64> {
+    let prefix = format!("{}-{}-", target.pid, target.start_time_ticks);
+    let entries = fs::read_dir(folder).ok()?;
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix(".jsonl")?.parse().ok())
+        .max()
+}
+
+fn next_name(folder: &Path, target: &TargetId) -> String {
+    file_name(target, last_number(folder, target).map_or(1, |last| last + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::{Candidate, Lane};
+    use crate::placement::Kind;
+    use crate::plan::tests::plan_of;
+
+    fn node(raw: u16) -> NodeId {
+        NodeId::new(raw).unwrap()
+    }
+
+    fn batch(pages: &[(u64, u16)], to: u16) -> Batch {
+        let lane = Lane { round: 1, shared: false, to: node(to), size: PageSize::Base };
+        let candidates = pages
+            .iter()
+            .map(|&(page, from)| Candidate {
+                address: page * 4096,
+                from: node(from),
+                kind: Kind::Anon,
+            })
+            .collect();
+        Batch { lane, candidates }
+    }
+
+    fn planned(first_page: u64, pages: u64) -> PlannedRange {
+        let range = AddrRange::from_pages(first_page * 4096, pages);
+        PlannedRange { range, mapping: "[anon]".to_owned(), file: None, pages }
+    }
+
+    #[test]
+    fn what_moved_is_read_back_as_passes_that_return_it_last_change_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan_of(vec![PlannedPass {
+            from: "0-1".parse().unwrap(),
+            to: Destination::Node(node(1)),
+            ranges: vec![planned(16, 16)],
+        }]);
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        journal.record(&batch(&[(16, 1), (17, 1)], 2), &[Fate::Moved, Fate::Moved]);
+        let stayed = Fate::Stayed(crate::outcome::Cause::Shared);
+        journal
+            .record(&batch(&[(18, 0), (19, 0), (20, 0)], 1), &[Fate::Moved, stayed, Fate::Moved]);
+        journal.finish().unwrap();
+
+        let record = Record::last_of(folder.path(), &plan.target).unwrap();
+        let passes = record.passes_back();
+        assert_eq!(passes[0].from, NodeSet::only(node(1)));
+        assert_eq!(passes[0].to, Destination::Node(node(0)));
+        assert_eq!(passes[0].ranges, [planned(18, 1), planned(20, 1)]);
+        assert_eq!(passes[1].ranges, [planned(16, 2)]);
+        record.forget().unwrap();
+        assert!(matches!(
+            Record::last_of(folder.path(), &plan.target),
+            Err(JournalError::NoRecord { .. })
+        ));
+    }
+
+    #[test]
+    fn the_last_of_several_moves_is_the_one_to_undo() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan_of(vec![]);
+        for first in 0..12 {
+            let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+            journal.record(&batch(&[(first, 0)], 1), &[Fate::Moved]);
+            journal.finish().unwrap();
+        }
+        let record = Record::last_of(folder.path(), &plan.target).unwrap();
+        assert_eq!(record.runs[0].range, AddrRange::from_pages(11 * 4096, 1));
+    }
+
+    #[test]
+    fn a_torn_last_line_is_left_out_and_a_damaged_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan_of(vec![]);
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        journal.record(&batch(&[(1, 0), (3, 0)], 1), &[Fate::Moved, Fate::Moved]);
+        let path = journal.path.clone();
+        journal.finish().unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+
+        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        assert_eq!(Record::last_of(folder.path(), &plan.target).unwrap().runs.len(), 1);
+
+        fs::write(&path, whole.replacen("\"range\"", "\"rage\"", 1)).unwrap();
+        let error = Record::last_of(folder.path(), &plan.target).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_move_that_changed_nothing_leaves_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan_of(vec![]);
+        Journal::begin(folder.path(), &plan).unwrap().finish().unwrap();
+        assert!(Record::last_of(folder.path(), &plan.target).is_err());
+    }
+}

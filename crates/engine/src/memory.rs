@@ -1,0 +1,101 @@
+//! The seam between the engine and whatever holds the pages: a real process, or a simulated one.
+//!
+//! Survey, plan and mover know nothing but this trait. [`LinuxMemory`] implements it over the kernel;
+//! the tests implement it over a few vectors.
+
+mod by_frame;
+mod by_query;
+mod linux_memory;
+mod run_joiner;
+mod walk;
+mod zero_frames;
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::ops::ControlFlow;
+
+use linux::ReadError;
+use linux::calls::MoveError;
+use machine::{AddrRange, NodeId};
+use serde::{Deserialize, Serialize};
+
+pub use linux_memory::{LinuxMemory, Sight};
+
+use crate::placement::{Mapping, Run};
+
+/// Whether pages that other page table entries map too may be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// Leave shared pages alone (`MPOL_MF_MOVE`).
+    OwnOnly,
+    /// Move them for everybody who maps them (`MPOL_MF_MOVE_ALL`; needs CAP_SYS_NICE).
+    IncludeShared,
+}
+
+/// Base pages of a range that a survey cannot place on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unplaced {
+    /// In swap, or in flight between two nodes just now.
+    pub swapped_pages: u64,
+    /// The zero page, which belongs to no process, mapped where memory was only read.
+    pub zero_pages: u64,
+}
+
+/// The memory of one target.
+pub trait Memory: Sync {
+    /// The process.
+    fn pid(&self) -> u32;
+
+    /// Whether the process that was opened still runs. Once false, always false, also when another
+    /// process has its number.
+    fn is_alive(&self) -> bool;
+
+    /// Its mappings, ascending.
+    ///
+    /// # Errors
+    ///
+    /// What reading them gave.
+    fn mappings(&self) -> Result<Vec<Mapping>, ReadError>;
+
+    /// Streams the present pages of `range`, which lies in `mapping`, as runs in address order.
+    /// Stops early when `each` breaks.
+    ///
+    /// Runs are as long as the memory allows, but a run may be cut anywhere: a reader must not rely
+    /// on two neighbours differing.
+    ///
+    /// # Errors
+    ///
+    /// What reading them gave. A target that has gone has no pages; that is no error.
+    fn runs(
+        &self,
+        mapping: &Mapping,
+        range: AddrRange,
+        each: &mut dyn FnMut(Run) -> ControlFlow<()>,
+    ) -> Result<Unplaced, ReadError>;
+
+    /// Whether a page is present at `address`.
+    fn is_present(&self, address: u64) -> bool;
+
+    /// Moves pages to one node: one call of the kernel. `status` is filled with
+    /// [`linux::UNWRITTEN`] first; it is worth reading after an error too.
+    ///
+    /// # Errors
+    ///
+    /// Why the call failed as a whole.
+    fn move_pages(
+        &self,
+        pages: &[u64],
+        to: NodeId,
+        sharing: Sharing,
+        status: &mut [i32],
+    ) -> Result<(), MoveError>;
+
+    /// Asks where pages are; moves nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why the call failed as a whole.
+    fn query_pages(&self, pages: &[u64], status: &mut [i32]) -> Result<(), MoveError>;
+}

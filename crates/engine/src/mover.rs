@@ -1,0 +1,484 @@
+//! The mover: carries out a plan in paced chunks, and says what became of every page.
+//!
+//! Each worker takes a batch from the [feed](crate::feed), gives it to the kernel in one call, and
+//! settles every page by what the kernel said. Called by `move` and its undo. It never touches a
+//! process other than the one that was opened, sends no page twice at a time, and leaves the feed's
+//! lock before it calls the kernel.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linux::ReadError;
+use linux::calls::MoveError;
+use machine::Bytes;
+
+use crate::feed::{Batch, Feed, MAX_ROUNDS, Next};
+use crate::journal::Journal;
+use crate::memory::Memory;
+use crate::outcome::{Cause, End, Outcome};
+use crate::pace::{Limits, Pace};
+use crate::placement::{Run, Tally};
+use crate::plan::{Plan, PlannedPass};
+use crate::settle::{Fate, settle};
+use crate::survey::for_each_run;
+
+/// How a plan is to be carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct MoveOptions {
+    /// Rate and stall.
+    pub limits: Limits,
+    /// Threads that call the kernel; at least one.
+    pub threads: u32,
+}
+
+/// What a move looks like after a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Base pages that are on their destination.
+    pub moved_pages: u64,
+    /// Base pages of this chunk.
+    pub chunk_pages: u64,
+    /// Time of this chunk's call.
+    pub call: Duration,
+    /// The longest call so far.
+    pub longest_call: Duration,
+    /// Time since the first chunk began.
+    pub elapsed: Duration,
+}
+
+/// Carries out one [`Plan`].
+pub struct Mover<'a> {
+    memory: &'a dyn Memory,
+    plan: &'a Plan,
+    options: MoveOptions,
+    stop: &'a AtomicBool,
+    on_progress: &'a (dyn Fn(&Progress) + Sync),
+}
+
+/// What the workers share. Held only between calls of the kernel.
+struct Books<'a> {
+    feed: Feed<'a>,
+    outcome: Outcome,
+    journal: Option<&'a mut Journal>,
+    /// The first error that ends the whole move.
+    error: Option<ReadError>,
+}
+
+impl<'a> Mover<'a> {
+    /// A mover of `plan` that calls `on_progress` after each chunk, from any of its threads, and
+    /// ends at a chunk's end once `stop` is set.
+    pub fn new(
+        memory: &'a dyn Memory,
+        plan: &'a Plan,
+        options: MoveOptions,
+        stop: &'a AtomicBool,
+        on_progress: &'a (dyn Fn(&Progress) + Sync),
+    ) -> Self {
+        Self { memory, plan, options, stop, on_progress }
+    }
+
+    /// Moves the pages, asks the kernel again where they are, and accounts for each. What moved is
+    /// written to `journal`, for undo.
+    ///
+    /// # Errors
+    ///
+    /// When the target's memory could not be read. What the kernel refuses is no error but an
+    /// [`End`] of the outcome.
+    pub fn run(&self, journal: Option<&'a mut Journal>) -> Result<Outcome, ReadError> {
+        let began = Instant::now();
+        let books = Mutex::new(Books {
+            feed: Feed::new(self.memory, &self.plan.filter, &self.plan.passes),
+            outcome: Outcome::new(self.memory.pid()),
+            journal,
+            error: None,
+        });
+        let returned = Condvar::new();
+        let worker = Worker { mover: self, books: &books, returned: &returned, began };
+        thread::scope(|scope| {
+            for _ in 1..self.options.threads {
+                scope.spawn(|| worker.work());
+            }
+            worker.work();
+        });
+        let mut books = books.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = books.error {
+            return Err(error);
+        }
+        let counts = books.feed.counts();
+        books.outcome.found_pages = counts.found;
+        books.outcome.already_there_pages = counts.already_there;
+        books.outcome.stay(Cause::NoMemory, counts.no_memory);
+        books.outcome.elapsed_ns = nanoseconds(began.elapsed());
+        self.ask_again(books.outcome)
+    }
+
+    /// Verifies: surveys the planned ranges once more.
+    fn ask_again(&self, mut outcome: Outcome) -> Result<Outcome, ReadError> {
+        let mut placement = Tally::default();
+        for pass in &self.plan.passes {
+            for (mapping, range) in pass.parts(&self.memory.mappings()?) {
+                for_each_run(self.memory, &mapping, range, |run| {
+                    if self.plan.filter.accepts(&run) {
+                        placement.add(&run);
+                        outcome.left_pages += left_in(pass, &run);
+                    }
+                })?;
+            }
+        }
+        if !self.memory.is_alive() {
+            if outcome.end == End::Completed {
+                outcome.end = End::TargetGone;
+            }
+            outcome.left_pages = 0;
+        } else {
+            outcome.placement = Some(placement.by_node());
+        }
+        account_for_the_untried(&mut outcome, self.plan.filter.limit);
+        Ok(outcome)
+    }
+}
+
+/// Pages of a run that the pass wanted elsewhere.
+fn left_in(pass: &PlannedPass, run: &Run) -> u64 {
+    if !pass.from.contains(run.node) {
+        return 0;
+    }
+    let wanted_elsewhere =
+        run.page_starts().filter(|&address| pass.to.node_for(address, run) != run.node).count();
+    wanted_elsewhere as u64 * run.size.base_pages()
+}
+
+/// After an early end: what is left beyond the stayed pages never had its turn; what was found and
+/// has no fate was in line for one.
+fn account_for_the_untried(outcome: &mut Outcome, limit: Option<Bytes>) {
+    let settled = outcome.moved_pages + outcome.gone_pages + outcome.stayed_pages();
+    match outcome.end {
+        End::Completed => {}
+        End::TargetGone => outcome.gone_pages += outcome.found_pages.saturating_sub(settled),
+        End::Interrupted | End::Refused(_) => {
+            let untried = outcome.left_pages.saturating_sub(outcome.stayed_pages());
+            let allowed = limit.map_or(u64::MAX, |limit| limit.pages().saturating_sub(settled));
+            outcome.stay(Cause::NotTried, untried.min(allowed));
+        }
+    }
+    outcome.found_pages = outcome.moved_pages + outcome.gone_pages + outcome.stayed_pages();
+}
+
+struct Worker<'a, 'b> {
+    mover: &'b Mover<'a>,
+    books: &'b Mutex<Books<'a>>,
+    /// Told whenever a batch has been booked, for workers that wait for retries or the next pass.
+    returned: &'b Condvar,
+    began: Instant,
+}
+
+impl<'a> Worker<'a, '_> {
+    fn work(&self) {
+        let mut pace = Pace::new(self.mover.options.limits);
+        let mut addresses = Vec::new();
+        let mut status = Vec::new();
+        while let Some(batch) = self.next(pace.chunk_pages()) {
+            addresses.clear();
+            addresses.extend(batch.candidates.iter().map(|candidate| candidate.address));
+            status.resize(addresses.len(), linux::UNWRITTEN);
+            let memory = self.mover.memory;
+            let sharing = self.mover.plan.sharing;
+            let called = Instant::now();
+            let result = memory.move_pages(&addresses, batch.lane.to, sharing, &mut status);
+            let took = called.elapsed();
+            pace.learn(batch.pages(), took);
+            let fates = settle(memory, &batch, sharing, &status);
+            let moved_pages = self.book(&batch, &fates, result, took);
+            self.rest(pace.rest(Bytes::from_pages(moved_pages), self.began.elapsed()));
+        }
+        self.returned.notify_all();
+    }
+
+    /// The next batch; `None` when the move has ended.
+    fn next(&self, chunk_pages: u64) -> Option<Batch> {
+        let mut books = self.lock();
+        loop {
+            if let Some(end) = self.early_end(&books) {
+                books.outcome.end = end;
+                return None;
+            }
+            match books.feed.next(chunk_pages) {
+                Ok(Next::Batch(batch)) => return Some(batch),
+                Ok(Next::Done) => return None,
+                Ok(Next::Wait) => {
+                    books = self.returned.wait(books).unwrap_or_else(PoisonError::into_inner);
+                }
+                Err(error) => {
+                    books.error.get_or_insert(error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Why no further batch may begin.
+    fn early_end(&self, books: &Books<'_>) -> Option<End> {
+        if books.outcome.end != End::Completed {
+            return Some(books.outcome.end.clone());
+        }
+        if books.error.is_some() || self.mover.stop.load(Ordering::Relaxed) {
+            return Some(End::Interrupted);
+        }
+        (!self.mover.memory.is_alive()).then_some(End::TargetGone)
+    }
+
+    /// Enters what became of a batch; returns the base pages that moved since the beginning.
+    fn book(
+        &self,
+        batch: &Batch,
+        fates: &[Fate],
+        result: Result<(), MoveError>,
+        took: Duration,
+    ) -> u64 {
+        let mut books = self.lock();
+        let books = &mut *books;
+        books.outcome.calls += 1;
+        books.outcome.calls_ns += nanoseconds(took);
+        books.outcome.longest_call_ns = books.outcome.longest_call_ns.max(nanoseconds(took));
+        if let Err(error) = result {
+            books.refused(batch, error);
+        }
+        books.settled(batch, fates);
+        if let Some(journal) = &mut books.journal {
+            journal.record(batch, fates);
+        }
+        (self.mover.on_progress)(&Progress {
+            moved_pages: books.outcome.moved_pages,
+            chunk_pages: batch.pages(),
+            call: took,
+            longest_call: Duration::from_nanos(books.outcome.longest_call_ns),
+            elapsed: self.began.elapsed(),
+        });
+        self.returned.notify_all();
+        books.outcome.moved_pages
+    }
+
+    /// Sleeps, but wakes up soon after a stop.
+    fn rest(&self, mut time: Duration) {
+        const STEP: Duration = Duration::from_millis(20);
+        while !time.is_zero() && !self.mover.stop.load(Ordering::Relaxed) {
+            thread::sleep(time.min(STEP));
+            time = time.saturating_sub(STEP);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books<'a>> {
+        // A worker that panicked fails the move when its thread is joined.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books<'_> {
+    /// A call failed as a whole. A full node closes its lane; anything else ends the move.
+    fn refused(&mut self, batch: &Batch, error: MoveError) {
+        match error {
+            MoveError::NoMemory { .. } => self.feed.mark_full(batch.lane.to, batch.lane.size),
+            MoveError::TargetGone { .. } | MoveError::NoAddressSpace { .. } => {
+                self.outcome.end = End::TargetGone;
+            }
+            error => self.outcome.end = End::Refused(error.to_string()),
+        }
+    }
+
+    fn settled(&mut self, batch: &Batch, fates: &[Fate]) {
+        let pages = batch.lane.size.base_pages();
+        let full = self.feed.is_full(batch.lane.to, batch.lane.size);
+        let mut retry = Vec::new();
+        for (candidate, fate) in batch.candidates.iter().zip(fates) {
+            match *fate {
+                Fate::Moved => self.outcome.moved_pages += pages,
+                Fate::Gone => self.outcome.gone_pages += pages,
+                Fate::Stayed(cause) => self.outcome.stay(cause, pages),
+                Fate::Retry(_) if full => self.outcome.stay(Cause::NoMemory, pages),
+                Fate::Retry(_) if batch.lane.round < MAX_ROUNDS => retry.push(*candidate),
+                Fate::Retry(cause) => self.outcome.stay(cause, pages),
+            }
+        }
+        self.feed.give_back(batch.lane, retry);
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::filter::Filter;
+    use crate::memory::Sharing;
+    use crate::memory::fake::{FakeMemory, node};
+    use crate::plan::draft;
+    use crate::plan::tests::{plan_of, two_nodes};
+    use crate::route::Route;
+
+    fn plan(memory: &FakeMemory, route: &Route, filter: Filter, sharing: Sharing) -> Plan {
+        let passes = draft(memory, &two_nodes(), route, &filter, sharing).unwrap().passes;
+        Plan { filter, sharing, ..plan_of(passes) }
+    }
+
+    fn to_node_one(memory: &FakeMemory) -> Plan {
+        plan(memory, &Route::To(node(1)), Filter::default(), Sharing::OwnOnly)
+    }
+
+    fn options(threads: u32) -> MoveOptions {
+        MoveOptions { limits: Limits::default(), threads }
+    }
+
+    fn run(memory: &FakeMemory, plan: &Plan) -> Outcome {
+        let stop = AtomicBool::new(false);
+        Mover::new(memory, plan, options(1), &stop, &|_| ()).run(None).unwrap()
+    }
+
+    #[test]
+    fn only_pages_that_are_elsewhere_are_sent_and_all_are_accounted_for() {
+        let memory = FakeMemory::new("0101-0");
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!(memory.nodes(), "1111-1");
+        assert_eq!(memory.calls.lock().unwrap()[0].pages, [16 << 12, 18 << 12, 21 << 12]);
+        assert_eq!((outcome.found_pages, outcome.moved_pages), (3, 3));
+        assert_eq!(outcome.already_there_pages, 2);
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(1), 5)])));
+        assert_eq!(outcome.stayed, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_pinned_page_hides_the_words_of_its_batch_but_the_others_count_as_moved() {
+        let memory = FakeMemory::new("00000").with_page(2, |page| page.pinned_calls = u32::MAX);
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!(memory.nodes(), "11011");
+        assert_eq!(outcome.moved_pages, 4);
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::PinnedOrBusy, 1)]));
+        assert_eq!(outcome.left_pages, 1);
+    }
+
+    #[test]
+    fn a_page_that_is_busy_once_is_tried_again_and_moves() {
+        let memory = FakeMemory::new("000").with_page(1, |page| page.pinned_calls = 1);
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!((outcome.moved_pages, outcome.stayed_pages()), (3, 0));
+        assert_eq!(memory.calls.lock().unwrap()[1].pages, [17 << 12], "only that one again");
+    }
+
+    #[test]
+    fn shared_pages_stay_with_their_cause_and_do_not_break_the_batch_of_others() {
+        let memory = FakeMemory::new("0000").with_page(1, |page| page.shared = true);
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!(memory.nodes(), "1011");
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::Shared, 1)]));
+        assert_eq!(memory.calls.lock().unwrap()[0].pages.len(), 3);
+    }
+
+    #[test]
+    fn shared_pages_move_when_asked_for() {
+        let memory = FakeMemory::new("0000").with_page(1, |page| page.shared = true);
+        let filter = Filter::default();
+        let plan = plan(&memory, &Route::To(node(1)), filter, Sharing::IncludeShared);
+        assert_eq!(run(&memory, &plan).moved_pages, 4);
+    }
+
+    #[test]
+    fn a_node_that_fills_up_takes_what_fits_and_the_rest_stays_for_lack_of_memory() {
+        let memory = FakeMemory::new("000000");
+        memory.room_pages.lock().unwrap().insert(node(1), 4);
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!(outcome.moved_pages, 4);
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::NoMemory, 2)]));
+        assert_eq!(outcome.end, End::Completed);
+    }
+
+    #[test]
+    fn a_target_that_exits_midway_ends_the_move_and_is_no_error() {
+        let mut memory = FakeMemory::new("000000");
+        memory.dies_at_call = Some(1);
+        let outcome = run(&memory, &to_node_one(&memory));
+        assert_eq!(outcome.end, End::TargetGone);
+        assert_eq!(outcome.placement, None);
+        assert_eq!(outcome.gone_pages, outcome.found_pages);
+    }
+
+    #[test]
+    fn a_stop_before_the_first_chunk_leaves_every_page_and_says_that_none_was_tried() {
+        let memory = FakeMemory::new("0000");
+        let plan = to_node_one(&memory);
+        let stop = AtomicBool::new(true);
+        let outcome = Mover::new(&memory, &plan, options(1), &stop, &|_| ()).run(None).unwrap();
+        assert_eq!(outcome.end, End::Interrupted);
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::NotTried, 4)]));
+        assert_eq!(memory.nodes(), "0000");
+    }
+
+    #[test]
+    fn a_limit_counts_pages_that_were_sent() {
+        let memory = FakeMemory::new("000000");
+        let filter = Filter { limit: Some(Bytes::from_pages(4)), ..Filter::default() };
+        let plan = plan(&memory, &Route::To(node(1)), filter, Sharing::OwnOnly);
+        assert_eq!(run(&memory, &plan).moved_pages, 4);
+        assert_eq!(memory.nodes(), "111100");
+    }
+
+    #[test]
+    fn a_move_is_undone_page_by_page_and_what_changed_since_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = FakeMemory::new("0010");
+        let plan = to_node_one(&memory);
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        let stop = AtomicBool::new(false);
+        Mover::new(&memory, &plan, options(1), &stop, &|_| ()).run(Some(&mut journal)).unwrap();
+        journal.finish().unwrap();
+        assert_eq!(memory.nodes(), "1111");
+
+        memory.pages.lock().unwrap().remove(&17);
+        let record = crate::journal::Record::last_of(folder.path(), &plan.target).unwrap();
+        let back = Plan { passes: record.passes_back(), ..plan };
+        let outcome = run(&memory, &back);
+        assert_eq!(memory.nodes(), "0-10", "page 2 was on node 1 before and stays");
+        assert_eq!((outcome.moved_pages, outcome.stayed_pages()), (2, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn every_page_has_one_fate_whatever_is_pinned_shared_or_full(
+            nodes in "[01-]{1,60}",
+            pinned in prop::collection::vec((0u64..60, 1u32..6), 0..8),
+            shared in prop::collection::vec(0u64..60, 0..8),
+            room in prop::option::of(0u64..40),
+            threads in 1u32..4,
+        ) {
+            let memory = FakeMemory::new(&nodes);
+            {
+                let mut pages = memory.pages.lock().unwrap();
+                for (at, calls) in pinned {
+                    if let Some(page) = pages.get_mut(&(16 + at)) { page.pinned_calls = calls; }
+                }
+                for at in shared {
+                    if let Some(page) = pages.get_mut(&(16 + at)) { page.shared = true; }
+                }
+                if let Some(room) = room {
+                    memory.room_pages.lock().unwrap().insert(node(1), room);
+                }
+            }
+            let sources = nodes.matches('0').count() as u64;
+            let plan = to_node_one(&memory);
+            let stop = AtomicBool::new(false);
+            let outcome =
+                Mover::new(&memory, &plan, options(threads), &stop, &|_| ()).run(None).unwrap();
+            prop_assert_eq!(outcome.found_pages, sources);
+            prop_assert_eq!(outcome.moved_pages + outcome.stayed_pages(), sources);
+            prop_assert_eq!(outcome.left_pages, outcome.stayed_pages());
+            let left = memory.nodes().matches('0').count() as u64;
+            prop_assert_eq!(outcome.stayed_pages(), left);
+        }
+    }
+}

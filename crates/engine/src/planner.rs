@@ -1,0 +1,290 @@
+//! The planner: a target, a route and what is known of the host make a plan.
+//!
+//! Called by `plan`, `move` and undo. It reads, asks the kernel about memory of its own, and
+//! changes nothing of the target.
+
+use std::collections::BTreeMap;
+
+use linux::cgroup::Cgroup;
+use linux::proc::{numa_maps, status, sysctl, task, zoneinfo};
+use linux::sysfs::{node, topology};
+use linux::{PolicyMode, ReadError, Root};
+use machine::{Bytes, NodeId, NodeSet, Topology};
+
+use crate::calibrate;
+use crate::concern::{Arrival, Circumstances, Concern, Demands, Room, concerns};
+use crate::filter::Filter;
+use crate::memory::{Memory, Sharing};
+use crate::placement::PageSize;
+use crate::plan::{Draft, Flow, Plan, PlannedPass, SCHEMA, SharedPart, draft};
+use crate::route::Route;
+use crate::sharers;
+use crate::survey::for_each_run;
+use crate::target::{Target, TargetId};
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A node that the machine does not have, or that has no memory.
+    #[error(
+        "node {node} is not a node with memory here: the machine has memory on node {}",
+        present
+    )]
+    NoSuchNode {
+        /// Nodes that were named and are not there.
+        node: NodeSet,
+        /// Nodes with memory.
+        present: NodeSet,
+    },
+    /// `--near-cpus` with threads that may run only on nodes without memory.
+    #[error(
+        "the threads of process {pid} may run on node {cpus} only, and no memory is there: name a node with --to"
+    )]
+    NoNearMemory {
+        /// The target.
+        pid: u32,
+        /// Nodes of its CPUs.
+        cpus: NodeSet,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The nodes of this machine could not be read.
+    #[error(transparent)]
+    Topology(#[from] topology::ReadTopologyError),
+}
+
+/// What a user asks of a plan.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Where pages are to go.
+    pub route: Wanted,
+    /// What it is narrowed to.
+    pub filter: Filter,
+    /// Whether shared pages move too.
+    pub sharing: Sharing,
+}
+
+/// A route as a user names it: one of them needs to look at the target first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// As given.
+    Route(Route),
+    /// To where the threads may run.
+    NearCpus,
+}
+
+/// Makes plans on this host.
+#[derive(Debug)]
+pub struct Planner {
+    root: Root,
+    machine: Topology,
+}
+
+impl Planner {
+    /// A planner for the running computer.
+    ///
+    /// # Errors
+    ///
+    /// When its nodes cannot be read.
+    pub fn new(root: &Root) -> Result<Self, PlanError> {
+        Ok(Self { root: root.clone(), machine: topology::read(root, "this computer")? })
+    }
+
+    /// The nodes of this host.
+    pub fn machine(&self) -> &Topology {
+        &self.machine
+    }
+
+    /// Nodes on which the threads of a process may run.
+    ///
+    /// # Errors
+    ///
+    /// When its threads cannot be read.
+    pub fn cpu_nodes(&self, pid: u32) -> Result<NodeSet, ReadError> {
+        let threads = task::read(&self.root, pid)?;
+        let nodes = threads.iter().map(|thread| self.machine.nodes_of(&thread.cpus_allowed));
+        Ok(nodes.fold(NodeSet::EMPTY, |all, nodes| all.union(&nodes)))
+    }
+
+    /// Plans what `wish` asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]. What merely stands in the way is a concern of the plan.
+    pub fn plan(
+        &self,
+        target: &Target,
+        memory: &dyn Memory,
+        wish: &Wish,
+    ) -> Result<Plan, PlanError> {
+        let route = self.route(target.id.pid, &wish.route)?;
+        let draft = draft(memory, &self.machine, &route, &wish.filter, wish.sharing)?;
+        self.finish(&target.id, route, &wish.filter, wish.sharing, draft)
+    }
+
+    /// Plans the way back of a move, from the passes of its [record](crate::journal::Record).
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`].
+    pub fn plan_back(
+        &self,
+        target: &Target,
+        memory: &dyn Memory,
+        mut passes: Vec<PlannedPass>,
+        sharing: Sharing,
+    ) -> Result<Plan, PlanError> {
+        let mappings = memory.mappings()?;
+        let mut flows = BTreeMap::new();
+        for pass in &mut passes {
+            for (mapping, range) in pass.parts(&mappings) {
+                for_each_run(memory, &mapping, range, |run| {
+                    let to = pass.to.node_for(run.start, &run);
+                    if pass.from.contains(run.node) {
+                        *flows.entry((run.node, to, run.size)).or_default() += run.pages;
+                    }
+                })?;
+            }
+        }
+        let draft = Draft { passes, flows, shared_pages: 0, shared_parts: Vec::new() };
+        self.finish(&target.id, Route::Back, &Filter::default(), sharing, draft)
+    }
+
+    fn route(&self, pid: u32, wanted: &Wanted) -> Result<Route, PlanError> {
+        let present = self.machine.memory_nodes();
+        let route = match wanted {
+            Wanted::Route(route) => route.clone(),
+            Wanted::NearCpus => {
+                let cpus = self.cpu_nodes(pid)?;
+                let near = cpus.intersection(&present);
+                if near.is_empty() {
+                    return Err(PlanError::NoNearMemory { pid, cpus });
+                }
+                Route::Near(near)
+            }
+        };
+        let absent = route.destinations().difference(&present);
+        if absent.is_empty() {
+            Ok(route)
+        } else {
+            Err(PlanError::NoSuchNode { node: absent, present })
+        }
+    }
+
+    fn finish(
+        &self,
+        target: &TargetId,
+        route: Route,
+        filter: &Filter,
+        sharing: Sharing,
+        draft: Draft,
+    ) -> Result<Plan, PlanError> {
+        let demands = demands(target.pid, &draft);
+        let concerns = self.concerns(target.pid, &demands, &draft.shared_parts)?;
+        Ok(Plan {
+            schema: SCHEMA,
+            target: target.clone(),
+            route,
+            filter: filter.clone(),
+            sharing,
+            expected_ns: expected_ns(&draft.flows),
+            flows: flows(&draft.flows),
+            passes: draft.passes,
+            shared_pages: draft.shared_pages,
+            concerns,
+        })
+    }
+
+    fn concerns(
+        &self,
+        pid: u32,
+        demands: &Demands,
+        shared: &[SharedPart],
+    ) -> Result<Vec<Concern>, PlanError> {
+        let status = status::read(&self.root, pid)?;
+        let circumstances = Circumstances {
+            rooms: self.rooms()?,
+            allowed: status.mems_allowed,
+            cpu_nodes: self.cpu_nodes(pid)?,
+            numa_balancing: sysctl::numa_balancing(&self.root)?,
+            cgroup: Cgroup::of_process(&self.root, pid)
+                .ok()
+                .map(|group| group.path().display().to_string()),
+            policies: self.policies(pid)?,
+            pinned: status.pinned.unwrap_or_default(),
+            sharers: sharers::find(&self.root, pid, shared)?,
+        };
+        Ok(concerns(demands, &circumstances))
+    }
+
+    /// Policies of mappings that hold pages or may, and name nodes.
+    fn policies(
+        &self,
+        pid: u32,
+    ) -> Result<Vec<(machine::AddrRange, String, linux::MemPolicy)>, PlanError> {
+        let maps = linux::proc::maps::read(&self.root, pid)?;
+        let lines = numa_maps::read(&self.root, pid).unwrap_or_default();
+        let named = lines.into_iter().filter(|line| line.policy.mode != PolicyMode::Default);
+        Ok(named
+            .filter_map(|line| {
+                let map = maps.iter().find(|map| map.range.start() == line.start)?;
+                let name = if map.name.is_empty() { "[anon]" } else { &map.name };
+                Some((map.range, name.to_owned(), line.policy))
+            })
+            .collect())
+    }
+
+    fn rooms(&self) -> Result<BTreeMap<NodeId, Room>, PlanError> {
+        let zones = zoneinfo::read(&self.root)?;
+        let mut rooms = BTreeMap::new();
+        for id in self.machine.memory_nodes().iter() {
+            let memory = node::memory(&self.root, id)?;
+            let of_node = zones.iter().filter(|zone| zone.node == id);
+            let pools = node::huge_pools(&self.root, id)?;
+            let free_in_pool = |pool: &node::HugePool| Bytes::new(pool.page_size.get() * pool.free);
+            let room = Room {
+                free: memory.free(),
+                reserve: Bytes::from_pages(of_node.map(|zone| zone.min).sum()),
+                cache: memory.size("Active(file)") + memory.inactive_file(),
+                hugetlb_free: pools.iter().map(free_in_pool).sum(),
+            };
+            rooms.insert(id, room);
+        }
+        Ok(rooms)
+    }
+}
+
+fn demands(pid: u32, draft: &Draft) -> Demands {
+    let mut demands = Demands { pid, shared_pages: draft.shared_pages, ..Demands::default() };
+    for pass in &draft.passes {
+        demands.destinations = demands.destinations.union(&pass.to.nodes());
+    }
+    for (&(from, to, size), &pages) in &draft.flows {
+        let bytes = Bytes::from_pages(pages);
+        let arrival: &mut Arrival = demands.arriving.entry(to).or_default();
+        match size {
+            PageSize::Hugetlb(_) => arrival.hugetlb += bytes,
+            _ => arrival.ordinary += bytes,
+        }
+        *demands.leaving.entry(from).or_default() += bytes;
+    }
+    demands
+}
+
+fn flows(flows: &BTreeMap<(NodeId, NodeId, PageSize), u64>) -> Vec<Flow> {
+    flows
+        .iter()
+        .map(|(&(from, to, size), &pages)| Flow { from, to, size: size.to_string(), pages })
+        .collect()
+}
+
+/// Pages of each pair of nodes by what a base page costs between them here.
+fn expected_ns(flows: &BTreeMap<(NodeId, NodeId, PageSize), u64>) -> Option<u64> {
+    let mut pairs: BTreeMap<(NodeId, NodeId), u64> = BTreeMap::new();
+    for (&(from, to, _), &pages) in flows {
+        *pairs.entry((from, to)).or_default() += pages;
+    }
+    pairs.into_iter().map(|((from, to), pages)| Some(calibrate::page_ns(from, to)? * pages)).sum()
+}
