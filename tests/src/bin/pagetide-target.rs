@@ -62,7 +62,8 @@
 //!
 //! # Other tasks
 //!
-//! - `hog NODE LEAVE_BYTES` fills a node until only LEAVE_BYTES are free there, says `ready`, sleeps.
+//! - `hog NODE LEAVE_BYTES` fills a node until only LEAVE_BYTES are free there, or what its min
+//!   watermarks keep; says `ready pid=PID held_bytes=N free_bytes=N`; sleeps.
 //! - `recycle PID COMMAND...` runs COMMAND as process PID (which must have gone), for tests of pid
 //!   reuse; COMMAND dies with it.
 //! - `as-user UID COMMAND...` runs COMMAND as that user, without groups or capabilities.
