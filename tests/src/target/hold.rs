@@ -76,14 +76,16 @@ fn share_with_child(areas: &[Area]) -> Result<Option<u32>> {
     if shared.is_empty() {
         return Ok(None);
     }
-    let advise_others = |advice| {
-        let advised = others.iter().try_for_each(|area| area.mapping.advise(advice));
-        advised.tried(|| "cannot keep an area from the child".to_owned())
-    };
-    advise_others(libc::MADV_DONTFORK)?;
+    for Area { spec, mapping, .. } in &others {
+        let kept = mapping.advise(libc::MADV_DONTFORK);
+        kept.tried(|| format!("cannot keep area {} from the child", spec.name))?;
+    }
     let shared: Vec<&Mapping> = shared.iter().map(|area| &*area.mapping).collect();
     let child = sys::fork_sleeper(&shared).tried(|| "cannot fork".to_owned())?;
-    advise_others(libc::MADV_DOFORK)?;
+    for area in others {
+        // So that the stack is one VMA again. Linux 7 refuses it for hugetlb, which is as well.
+        drop(area.mapping.advise(libc::MADV_DOFORK));
+    }
     Ok(Some(child))
 }
 
