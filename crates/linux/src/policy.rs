@@ -125,7 +125,7 @@ impl MemPolicy {
         let (name, flag_names) = head.split_once('=').unwrap_or((head, ""));
         let (mode, ..) = MODES.into_iter().find(|(_, _, known)| *known == name)?;
         let mut flags = PolicyFlags::NONE;
-        // Before 6.10 the kernel writes `bind=:0` for a flag that it has no name for.
+        // A kernel that has no name for a flag writes `bind=:0`.
         for name in flag_names.split('|').filter(|name| !name.is_empty()) {
             flags = flags | FLAGS.into_iter().find(|(_, known)| *known == name)?.0;
         }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_an_old_kernel_cannot_name_does_not_hide_the_policy() {
+    fn a_flag_that_the_kernel_cannot_name_does_not_hide_the_policy() {
         assert_eq!(MemPolicy::from_text("bind=:0").to_string(), "bind:0");
     }
 

@@ -133,6 +133,9 @@ fn node(key: &str) -> Option<NodeId> {
 
 /// Undoes the kernel's octal escapes of blank, tab, newline and `=`.
 fn unescape(name: &str) -> String {
+    if !name.contains('\\') {
+        return name.to_owned();
+    }
     name.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\075", "=")
 }
 

@@ -64,7 +64,7 @@ fn thread(root: &Root, pid: u32, tid: u32) -> Result<Thread, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::fs;
 
     #[test]
     fn a_thread_of_our_own_is_listed_with_its_cpus() {
@@ -79,9 +79,18 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_ended_is_no_longer_listed() {
-        let tid = thread::spawn(|| rustix::thread::gettid().as_raw_nonzero().get()).join().unwrap();
-        let ids = ids(&Root::default(), std::process::id()).unwrap();
-        assert!(ids.iter().all(|id| i32::try_from(*id) != Ok(tid)), "{tid} in {ids:?}");
+    fn a_thread_that_ends_while_the_list_is_read_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let tasks = folder.path().join("proc/7/task");
+        fs::create_dir_all(tasks.join("8")).unwrap();
+        fs::create_dir_all(tasks.join("7")).unwrap();
+        for file in ["status", "stat"] {
+            fs::copy(format!("/proc/self/{file}"), tasks.join("7").join(file)).unwrap();
+        }
+        let threads = read(&Root::new(folder.path()), 7).unwrap();
+        assert_eq!(threads.iter().map(|thread| thread.tid).collect::<Vec<_>>(), [7]);
+        fs::remove_dir_all(tasks.join("7")).unwrap();
+        let error = read(&Root::new(folder.path()), 7).unwrap_err();
+        assert!(matches!(error, ReadError::NoProcess { pid: 7 }), "{error}");
     }
 }

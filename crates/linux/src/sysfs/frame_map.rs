@@ -32,12 +32,6 @@ struct Run {
     node: NodeId,
 }
 
-impl Run {
-    const fn contains(self, frame: u64) -> bool {
-        self.first <= frame && frame < self.end
-    }
-}
-
 /// Which blocks of memory lie on which nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryBlocks {
@@ -91,7 +85,7 @@ impl FrameMap {
     /// For many frames, neighbours mostly: it remembers the last run that it found.
     #[must_use]
     pub fn lookup(&self) -> FrameLookup<'_> {
-        FrameLookup { map: self, last: None }
+        FrameLookup { map: self, first: 0, frames: 0, node: None }
     }
 }
 
@@ -99,27 +93,29 @@ impl FrameMap {
 #[derive(Clone, Debug)]
 pub struct FrameLookup<'a> {
     map: &'a FrameMap,
-    last: Option<Run>,
+    /// The run found last.
+    first: u64,
+    frames: u64,
+    node: Option<NodeId>,
 }
 
 impl FrameLookup<'_> {
     /// The node of a frame; `None` when only the kernel can tell.
     #[inline]
     pub fn node_of(&mut self, frame: u64) -> Option<NodeId> {
-        match self.last {
-            Some(run) if run.contains(frame) => Some(run.node),
-            _ => {
-                self.last = Some(self.search(frame)?);
-                self.last.map(|run| run.node)
-            }
+        // One comparison: a frame before the run wraps around to a large number.
+        if frame.wrapping_sub(self.first) >= self.frames {
+            let run = self.search(frame)?;
+            (self.first, self.frames, self.node) = (run.first, run.end - run.first, Some(run.node));
         }
+        self.node
     }
 
     #[cold]
     fn search(&self, frame: u64) -> Option<Run> {
         let runs = &self.map.runs;
         let behind = runs.partition_point(|run| run.first <= frame);
-        runs[..behind].last().copied().filter(|run| run.contains(frame))
+        runs[..behind].last().copied().filter(|run| frame < run.end)
     }
 }
 
