@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+pub mod census;
 pub mod concern;
 mod feed;
 pub mod filter;
+pub mod finding;
 pub mod journal;
 pub mod memory;
 pub mod mover;
@@ -26,6 +28,7 @@ pub mod pace;
 pub mod placement;
 pub mod plan;
 pub mod planner;
+pub mod process;
 pub mod route;
 mod settle;
 mod sharers;

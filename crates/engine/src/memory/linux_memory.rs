@@ -330,14 +330,12 @@ mod tests {
         for page in 0..7 {
             let _ = own.read(range.start() + page * BASE_PAGE_BYTES);
         }
-        for sight in sights() {
+        // Without pagemap a mapping without pages on nodes is not looked at in the first place.
+        for sight in sights().filter(|&sight| sight != Sight::Addresses) {
             let mut memory = ourselves();
             memory.limit_sight(sight);
             let (tally, unplaced) = tally_of(&memory, range);
-            assert_eq!(tally.pages(), 0, "{sight:?}");
-            if sight != Sight::Addresses {
-                assert_eq!(unplaced.zero_pages, 7, "{sight:?}");
-            }
+            assert_eq!((tally.pages(), unplaced.zero_pages), (0, 7), "{sight:?}");
         }
     }
 
