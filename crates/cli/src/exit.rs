@@ -4,9 +4,14 @@
 //! all there is to say, or an error, which `main` prints in one line. The drop-ins (`migratepages`)
 //! do not use this table: they end as the tools they stand in for.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
+
+use linux::ReadError;
+use linux::calls::MoveError;
+use linux::sysfs::topology::ReadTopologyError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +52,32 @@ impl Exit {
     /// The exit status of a command that an error ended.
     ///
     /// A reader that closes the pipe (`pagetide show | head`) has what it wanted: that is success.
-    /// Errors that mean a refusal or a missing target are turned into their [`Exit`] by the
-    /// subcommand, which knows what it asked for.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        let closed_pipe = error
-            .chain()
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
-        if closed_pipe { Self::Done } else { Self::Usage }
+        error.chain().find_map(of_cause).unwrap_or(Self::Usage)
+    }
+}
+
+/// What one error in a chain of them says about the end of the command, if it says anything.
+fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(cause) = cause.downcast_ref::<io::Error>() {
+        return (cause.kind() == io::ErrorKind::BrokenPipe).then_some(Exit::Done);
+    }
+    if let Some(ReadTopologyError::Read(cause)) = cause.downcast_ref() {
+        return of_cause(cause);
+    }
+    if let Some(cause) = cause.downcast_ref::<ReadError>() {
+        return match cause {
+            ReadError::NotPermitted { .. } => Some(Exit::NotPermitted),
+            ReadError::NoProcess { .. } => Some(Exit::TargetGone),
+            _ => None,
+        };
+    }
+    match cause.downcast_ref::<MoveError>()? {
+        MoveError::NotPermitted { .. } | MoveError::NotPrivileged { .. } => {
+            Some(Exit::NotPermitted)
+        }
+        MoveError::TargetGone { .. } => Some(Exit::TargetGone),
+        _ => None,
     }
 }
 
@@ -92,5 +115,13 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Done);
         assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Usage);
+    }
+
+    #[test]
+    fn what_the_kernel_said_is_found_below_what_we_say_about_it() {
+        let refused = anyhow::Error::from(MoveError::NotPermitted { pid: 7, call: "move pages" });
+        assert_eq!(Exit::of(&refused.context("cannot move")), Exit::NotPermitted);
+        let gone = ReadTopologyError::Read(ReadError::NoProcess { pid: 7 });
+        assert_eq!(Exit::of(&anyhow::Error::from(gone)), Exit::TargetGone);
     }
 }

@@ -8,10 +8,17 @@
 
 mod cmd {
     pub(crate) mod machine;
+    pub(crate) mod migratepages;
 }
 mod exit;
+mod output {
+    pub(crate) mod table;
+}
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -31,7 +38,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<OsString> = env::args_os().collect();
+    let name = words.first().and_then(|program| Path::new(program).file_name());
+    if name.is_some_and(|name| name == "migratepages") {
+        return cmd::migratepages::run(&words);
+    }
+    pagetide(words)
+}
+
+fn pagetide(words: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
