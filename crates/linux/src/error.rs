@@ -24,7 +24,7 @@ pub enum ReadError {
     },
 
     /// The kernel refused.
-    #[error("no permission to read {} ({errno}): it needs {needs}", path.display())]
+    #[error("no permission to read {}: {errno}; it needs {needs}", path.display())]
     NotPermitted {
         /// The file.
         path: PathBuf,

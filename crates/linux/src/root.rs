@@ -181,7 +181,7 @@ mod tests {
         let error = Root::default().error(Path::new("/proc/1/numa_maps"), &error);
         assert_eq!(
             error.to_string(),
-            "no permission to read /proc/1/numa_maps (EACCES (permission denied)): it needs the \
+            "no permission to read /proc/1/numa_maps: EACCES (permission denied); it needs the \
              process's owner, or CAP_SYS_PTRACE"
         );
     }

@@ -24,7 +24,7 @@ pub enum MoveError {
     /// `EPERM` from the ptrace check of any call.
     #[error(
         "no permission to {call} of process {pid} (EPERM): run as its owner, or with \
-         CAP_SYS_PTRACE"
+         CAP_SYS_PTRACE; a container's seccomp profile may forbid the call too"
     )]
     NotPermitted {
         /// The target.
@@ -229,33 +229,39 @@ fn other(call: &'static str, pid: u32, pages: &[u64], errno: Errno) -> MoveError
 mod tests {
     use super::*;
     use crate::PageStatus;
-    use crate::sys::get_allowed_nodes;
+    use crate::sys::{Backing, OwnMemory, get_allowed_nodes};
+    use machine::Bytes;
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
     use std::process::Command;
 
-    fn address_of(word: &u64) -> u64 {
-        std::ptr::from_ref(word).addr() as u64
+    /// One page of our own, written to, and its address.
+    fn some_page() -> (OwnMemory, u64) {
+        let mut memory = OwnMemory::map(Bytes::from_pages(1), Backing::BasePages).unwrap();
+        let start = memory.range().start();
+        memory.write(start, 7);
+        (memory, start)
     }
 
     #[test]
-    fn a_page_that_is_home_already_stays_and_says_so() {
+    fn a_page_goes_to_each_node_that_we_may_use_and_keeps_its_content() {
         let pid = std::process::id();
-        let word = Box::new(7_u64);
-        let page = [address_of(&word)];
-        let mut status = [0];
-        query_pages(pid, &page, &mut status).unwrap();
-        let home = PageStatus::from_word(status[0]).node().unwrap();
-        let moved = move_pages(pid, &page, &[home.as_raw()], &mut status, MoveFlags::MOVE);
-        assert_eq!(moved.unwrap(), Moved { not_moved: 0 });
-        assert_eq!(PageStatus::from_word(status[0]), PageStatus::On(home));
+        let (memory, page) = some_page();
+        for node in get_allowed_nodes().unwrap().iter() {
+            let mut status = [0];
+            let moved = move_pages(pid, &[page], &[node.as_raw()], &mut status, MoveFlags::MOVE);
+            assert_eq!(moved.unwrap(), Moved { not_moved: 0 });
+            assert_eq!(PageStatus::from_word(status[0]), PageStatus::On(node));
+            query_pages(pid, &[page], &mut status).unwrap();
+            assert_eq!(PageStatus::from_word(status[0]), PageStatus::On(node));
+            assert_eq!(memory.read(page), 7);
+        }
     }
 
     #[test]
     fn an_absent_node_is_named_and_no_page_has_a_status() {
-        let word = Box::new(7_u64);
+        let (_memory, page) = some_page();
         let mut status = [0];
-        let page = [address_of(&word)];
-        let error = move_pages(std::process::id(), &page, &[1023], &mut status, MoveFlags::MOVE)
+        let error = move_pages(std::process::id(), &[page], &[1023], &mut status, MoveFlags::MOVE)
             .unwrap_err();
         assert!(error.to_string().contains("1023"), "{error}");
         assert_eq!(PageStatus::from_word(status[0]), PageStatus::Unwritten);

@@ -81,7 +81,7 @@ impl Status {
 pub fn parse(text: &str) -> Result<Status, Malformed> {
     let fields = Fields::new(text);
     Ok(Status {
-        name: fields.text("Name")?.replace("\\n", "\n").replace("\\\\", "\\"),
+        name: unescape(fields.text("Name")?),
         state: fields.text("State")?.chars().next().unwrap_or('?'),
         tgid: fields.number("Tgid")?,
         pid: fields.number("Pid")?,
@@ -100,6 +100,13 @@ pub fn parse(text: &str) -> Result<Status, Malformed> {
     })
 }
 
+/// Undoes the kernel's escapes of newline and backslash.
+fn unescape(name: &str) -> String {
+    let mut parts = name.split("\\\\").map(|part| part.replace("\\n", "\n"));
+    let first = parts.next().unwrap_or_default();
+    parts.fold(first, |whole, part| whole + "\\" + &part)
+}
+
 /// The lines of status by name, with their numbers for messages.
 struct Fields<'a>(BTreeMap<&'a str, (usize, &'a str)>);
 
@@ -107,7 +114,7 @@ impl<'a> Fields<'a> {
     fn new(text: &'a str) -> Self {
         let fields = text.lines().enumerate().filter_map(|(index, line)| {
             let (name, value) = line.split_once(':')?;
-            Some((name, (index + 1, value.trim())))
+            Some((name, (index + 1, value.strip_prefix('\t').unwrap_or(value))))
         });
         Self(fields.collect())
     }
@@ -123,7 +130,7 @@ impl<'a> Fields<'a> {
     }
 
     fn number<T: FromStr>(&self, name: &str) -> Result<T, Malformed> {
-        self.with(name, |value| value.parse().ok())
+        self.with(name, |value| value.trim().parse().ok())
     }
 
     fn list(&self, name: &str) -> Result<Vec<u32>, Malformed> {
@@ -141,7 +148,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         self.with(name, |value| {
-            let kib: u64 = value.strip_suffix("kB")?.trim().parse().ok()?;
+            let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
             kib.checked_mul(1024).map(Bytes::new)
         })
         .map(Some)
@@ -183,6 +190,12 @@ Mems_allowed_list:\t0,2
         assert_eq!(status.name, "kswapd0: a\n");
         assert!(!status.has_memory());
         assert_eq!(status.mems_allowed.to_string(), "0,2");
+    }
+
+    #[test]
+    fn escapes_in_a_name_are_undone_from_left_to_right() {
+        assert_eq!(unescape("a\\\\nb\\nc"), "a\\nb\nc");
+        assert_eq!(unescape(" a "), " a ");
     }
 
     #[test]

@@ -190,21 +190,16 @@ pub fn set_home_node(start: u64, length: u64, node: NodeId) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    use crate::sys::{Backing, OwnMemory};
+    use machine::Bytes;
 
     const MPOL_BIND: u32 = 2;
-    const LENGTH: usize = 4 * 4096;
+    const LENGTH: u64 = 4 * 4096;
 
-    /// Maps private memory, hands its address to `test`, and unmaps it.
-    fn with_mapping(test: impl FnOnce(u64)) {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let memory =
-            unsafe { mmap_anonymous(ptr::null_mut(), LENGTH, protection, MapFlags::PRIVATE) }
-                .unwrap();
-        test(memory.addr() as u64);
-        // SAFETY: nothing refers to the mapping made above.
-        unsafe { munmap(memory, LENGTH) }.unwrap();
+    fn some_memory() -> (OwnMemory, u64) {
+        let memory = OwnMemory::map(Bytes::new(LENGTH), Backing::BasePages).unwrap();
+        let start = memory.range().start();
+        (memory, start)
     }
 
     /// The lowest node that we may use.
@@ -220,20 +215,17 @@ mod tests {
 
     #[test]
     fn what_mbind_sets_get_mempolicy_reads_back() {
-        with_mapping(|start| {
-            let nodes = NodeSet::only(some_node());
-            mbind(start, LENGTH as u64, MPOL_BIND, &nodes, BindFlags::MOVE).unwrap();
-            assert_eq!(get_range_policy(start).unwrap(), (MPOL_BIND, nodes));
-        });
+        let (_memory, start) = some_memory();
+        let nodes = NodeSet::only(some_node());
+        mbind(start, LENGTH, MPOL_BIND, &nodes, BindFlags::MOVE).unwrap();
+        assert_eq!(get_range_policy(start).unwrap(), (MPOL_BIND, nodes));
     }
 
     #[test]
     fn a_bind_to_no_node_is_an_invalid_argument() {
-        with_mapping(|start| {
-            let error = mbind(start, LENGTH as u64, MPOL_BIND, &NodeSet::EMPTY, BindFlags::NONE)
-                .unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-        });
+        let (_memory, start) = some_memory();
+        let error = mbind(start, LENGTH, MPOL_BIND, &NodeSet::EMPTY, BindFlags::NONE).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]
@@ -247,23 +239,21 @@ mod tests {
 
     #[test]
     fn a_page_of_our_own_is_on_a_node_that_we_can_name() {
-        with_mapping(|start| {
-            let node = u16::try_from(get_page_node(start).unwrap()).unwrap();
-            assert!(NodeId::new(node).is_some());
-        });
+        let (_memory, start) = some_memory();
+        let node = u16::try_from(get_page_node(start).unwrap()).unwrap();
+        assert!(NodeId::new(node).is_some());
         let error = get_page_node(0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
     }
 
     #[test]
     fn a_home_node_needs_a_policy_to_be_the_home_of() {
-        with_mapping(|start| {
-            let node = some_node();
-            let error = set_home_node(start, LENGTH as u64, node).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-            let nodes = NodeSet::only(node);
-            mbind(start, LENGTH as u64, MPOL_BIND, &nodes, BindFlags::NONE).unwrap();
-            set_home_node(start, LENGTH as u64, node).unwrap();
-        });
+        let (_memory, start) = some_memory();
+        let node = some_node();
+        let error = set_home_node(start, LENGTH, node).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        let nodes = NodeSet::only(node);
+        mbind(start, LENGTH, MPOL_BIND, &nodes, BindFlags::NONE).unwrap();
+        set_home_node(start, LENGTH, node).unwrap();
     }
 }
