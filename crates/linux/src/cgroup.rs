@@ -316,7 +316,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "([a-z0-9]{1,4}[: ](N?[0-9]{1,5}[=:][0-9]{0,25} ?){0,3}\n|[ -~]{0,30}\n){0,5}") {
+        fn no_text_makes_the_parsers_panic(
+            text in "([a-z0-9]{1,4}[: ](N?[0-9]{1,5}[=:][0-9]{0,25} ?){0,3}\n|\
+                [ -~]{0,30}\n){0,5}"
+        ) {
             let _ = parse_membership(&text);
             let _ = parse_numa_stat(&text);
             let _ = parse_pids(&text);

@@ -17,7 +17,10 @@ pub enum ReadError {
     },
 
     /// This kernel has no such file: too old, built without it, or not mounted.
-    #[error("{} does not exist: this kernel lacks it, or its file system is not mounted", path.display())]
+    #[error(
+        "{} does not exist: this kernel lacks it, or its file system is not mounted",
+        path.display()
+    )]
     NotFound {
         /// The file.
         path: PathBuf,

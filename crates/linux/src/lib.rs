@@ -9,10 +9,11 @@
 //! Numbers and words that this crate does not know (an errno, a status word, a policy, a field)
 //! are handed on as the kernel wrote them. A new kernel must not make an old pagetide lie.
 //!
-//! The procfs crate reads the files that it reads whole and without a panic on odd text: mountinfo,
-//! cgroup, vmstat. The others have readers of their own here, because procfs 0.18 loses all maps to one name that
-//! is no UTF-8 and panics on a file called `/SYSV`, cuts process names at a colon, and copies each
-//! entry of pagemap and kpageflags singly. In tests it is the second opinion on all of them.
+//! The procfs crate reads the files that it reads whole and without a panic on odd text:
+//! mountinfo, cgroup, vmstat. The others have readers of their own here, because procfs 0.18 loses
+//! all maps to one name that is no UTF-8 and panics on a file called `/SYSV`, cuts process names at
+//! a colon, and copies each entry of pagemap and kpageflags singly. In tests it is the second
+//! opinion.
 
 pub mod calls;
 pub mod cgroup;

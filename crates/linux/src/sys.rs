@@ -11,8 +11,8 @@
 //!   `0` is the caller itself. A thread's id works too, and means its process.
 //! - An address is a `u64`, in the address space of the process that the call is about. It is
 //!   never dereferenced here.
-//! - A node mask is the words of a [`NodeSet`](machine::NodeSet). The kernel reads one bit less than it is told, so
-//!   that we tell it one more than there are (behaviour spec 1.1).
+//! - A node mask is the words of a [`NodeSet`](machine::NodeSet). The kernel reads one bit
+//!   less than it is told, so that we tell it one more than there are (behaviour spec 1.1).
 #![allow(unsafe_code, reason = "the one place where this crate speaks to the kernel directly")]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

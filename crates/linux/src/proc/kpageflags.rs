@@ -4,7 +4,8 @@
 //! It is about frames, not about a process: a frame may be freed and used again between the read
 //! of a pagemap and this one.
 //!
-//! Source: kernel, Documentation/admin-guide/mm/pagemap.rst; include/uapi/linux/kernel-page-flags.h.
+//! Source: kernel, Documentation/admin-guide/mm/pagemap.rst and
+//! include/uapi/linux/kernel-page-flags.h.
 
 use std::fs::File;
 use std::io;

@@ -182,7 +182,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const DELETED: &str = "7f5c8c000000-7f5c8c200000 rw-s 00001000 00:01 2053                       /memfd:a b (deleted)";
+    const DELETED: &str = "7f5c8c000000-7f5c8c200000 rw-s 00001000 00:01 2053    \
+                           \x20  /memfd:a b (deleted)";
 
     #[test]
     fn a_name_with_blanks_and_a_deleted_mark_is_kept() {

@@ -88,7 +88,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "([0-9]{1,2} [0-9] [0-9:]{1,4} / [ -~]{0,30} - [ -~]{0,10}\n){0,3}|[ -~\n]{0,100}") {
+        fn no_text_makes_the_parser_panic(
+            text in "([0-9]{1,2} [0-9] [0-9:]{1,4} / [ -~]{0,30} - [ -~]{0,10}\n){0,3}|\
+                [ -~\n]{0,100}"
+        ) {
             let _ = parse(&text);
         }
     }

@@ -166,7 +166,8 @@ mod tests {
         assert_eq!(mapping.policy.to_string(), "bind:0-1");
         let bytes: Vec<_> = mapping.bytes().collect();
         assert_eq!(bytes, [(node(0), Bytes::new(4096)), (node(3), Bytes::new(8192))]);
-        let line = "7f0000000000 default file=/anon_hugepage\\040(deleted) huge anon=2 dirty=2 N1=2 kernelpagesize_kB=2048";
+        let line = "7f0000000000 default file=/anon_hugepage\\040(deleted) huge \
+                    anon=2 dirty=2 N1=2 kernelpagesize_kB=2048";
         let mapping = only(line);
         assert!(mapping.is_hugetlb);
         assert_eq!(mapping.file.as_deref(), Some("/anon_hugepage (deleted)"));
@@ -206,7 +207,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(
-            text in "([0-9a-f]{1,9} (default|prefer \\(many\\):0|bind:[0-9-]{0,70})( [ -~]{0,9}=?[0-9]{0,30}){0,9}\n?){0,3}|[ -~\n]{0,200}"
+            text in "([0-9a-f]{1,9} (default|prefer \\(many\\):0|bind:[0-9-]{0,70})\
+                ( [ -~]{0,9}=?[0-9]{0,30}){0,9}\n?){0,3}|[ -~\n]{0,200}"
         ) {
             let _ = parse(&text);
         }

@@ -157,7 +157,9 @@ VmFlags: rd wr mr mw me lo
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "([ -~]{0,40}\n|[A-Z][a-z]{1,5}: {0,3}[0-9]{0,30} kB\n){0,8}") {
+        fn no_text_makes_the_parser_panic(
+            text in "([ -~]{0,40}\n|[A-Z][a-z]{1,5}: {0,3}[0-9]{0,30} kB\n){0,8}"
+        ) {
             let _ = parse(&text);
             let _ = parse(&format!("{TEXT}{text}"));
         }

@@ -88,7 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "[0-9]{0,3} ?\\(?[ -~]{0,30}\\)? ?([a-zA-Z0-9-]{1,4} ?){0,50}") {
+        fn no_text_makes_the_parser_panic(
+            text in "[0-9]{0,3} ?\\(?[ -~]{0,30}\\)? ?([a-zA-Z0-9-]{1,4} ?){0,50}"
+        ) {
             let _ = parse(&text);
         }
     }

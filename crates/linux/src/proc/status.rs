@@ -228,7 +228,9 @@ Mems_allowed_list:\t0,2
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "([A-Za-z_]{1,9}:\t[ -~]{0,20}\n){0,9}|[ -~\n]{0,200}") {
+        fn no_text_makes_the_parser_panic(
+            text in "([A-Za-z_]{1,9}:\t[ -~]{0,20}\n){0,9}|[ -~\n]{0,200}"
+        ) {
             let _ = parse(&text);
             let _ = parse(&format!("{KERNEL_THREAD}{text}"));
         }

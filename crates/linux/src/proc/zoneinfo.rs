@@ -184,7 +184,9 @@ Node 1, zone  Movable
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(Node [0-9]{1,5}, zone [A-Z]{1,3}\n|  (pages )?(free|min|spanned|start_pfn:) {0,3}[0-9]{0,25}\n|[ -~]{0,20}\n){0,9}") {
+        fn no_text_makes_the_parser_panic(text in "(Node [0-9]{1,5}, zone [A-Z]{1,3}\n|\
+                \x20 (pages )?(free|min|spanned|start_pfn:) {0,3}[0-9]{0,25}\n|\
+                [ -~]{0,20}\n){0,9}") {
             for zone in parse(&text).unwrap_or_default() {
                 let _ = zone.frames();
             }

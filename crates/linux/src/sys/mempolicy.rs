@@ -59,8 +59,8 @@ pub fn mbind(
     flags: BindFlags,
 ) -> io::Result<()> {
     // SAFETY: the kernel reads `MAXNODE - 1` bits, which is what the words of a `NodeSet` have, and
-    // `nodes` outlives the call. A policy, and a migration, change where pages lie, never what they hold
-    // or whether they are mapped, so any range of our own memory may be named.
+    // `nodes` outlives the call. A policy, and a migration, change where pages lie, never
+    // what they hold or whether they are mapped, so any range of our own memory may be named.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mbind,

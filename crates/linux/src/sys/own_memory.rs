@@ -1,4 +1,5 @@
-//! Memory of our own, to try the kernel on: which frame is the zero page, what one page costs to move.
+//! Memory of our own, to try the kernel on: which frame is the zero page, what one page costs to
+//! move.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -86,8 +87,8 @@ impl OwnMemory {
     /// When `address` is outside the range.
     #[must_use]
     pub fn read(&self, address: u64) -> u8 {
-        // SAFETY: `pointer` asserts that the address is in our mapping, which is readable; volatile,
-        // since the kernel changes what backs it.
+        // SAFETY: `pointer` asserts that the address is in our mapping, which is readable;
+        // volatile, since the kernel changes what backs it.
         unsafe { self.pointer(address).read_volatile() }
     }
 

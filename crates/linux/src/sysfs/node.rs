@@ -231,7 +231,10 @@ Node 0 HugePages_Total:     0
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "(Node [0-9] [A-Za-z()_]{0,9}:? {0,3}[0-9]{0,25} kB\n|[ -~]{0,30}\n){0,6}") {
+        fn no_text_makes_the_parser_panic(
+            text in "(Node [0-9] [A-Za-z()_]{0,9}:? {0,3}[0-9]{0,25} kB\n|\
+                [ -~]{0,30}\n){0,6}"
+        ) {
             let _ = parse_memory(&text);
         }
     }
