@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
+use engine::planner::PlanError;
+use engine::target::TargetError;
 use linux::ReadError;
 use linux::calls::MoveError;
 use linux::sysfs::topology::ReadTopologyError;
@@ -64,6 +66,18 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if let Some(ReadTopologyError::Read(cause)) = cause.downcast_ref() {
         return of_cause(cause);
+    }
+    if let Some(PlanError::Read(cause)) = cause.downcast_ref() {
+        return of_cause(cause);
+    }
+    if let Some(cause) = cause.downcast_ref::<TargetError>() {
+        return match cause {
+            TargetError::Read(cause) => of_cause(cause),
+            TargetError::NoProcess { .. }
+            | TargetError::NoName { .. }
+            | TargetError::Replaced { .. } => Some(Exit::TargetGone),
+            _ => None,
+        };
     }
     if let Some(cause) = cause.downcast_ref::<ReadError>() {
         return match cause {

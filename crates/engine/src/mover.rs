@@ -157,7 +157,7 @@ fn account_for_the_untried(outcome: &mut Outcome, limit: Option<Bytes>) {
     match outcome.end {
         End::Completed => {}
         End::TargetGone => outcome.gone_pages += outcome.found_pages.saturating_sub(settled),
-        End::Interrupted | End::Refused(_) => {
+        End::Interrupted | End::NotPermitted | End::Refused(_) => {
             let untried = outcome.left_pages.saturating_sub(outcome.stayed_pages());
             let allowed = limit.map_or(u64::MAX, |limit| limit.pages().saturating_sub(settled));
             outcome.stay(Cause::NotTried, untried.min(allowed));
@@ -282,6 +282,9 @@ impl Books<'_> {
             MoveError::NoMemory { .. } => self.feed.mark_full(batch.lane.to, batch.lane.size),
             MoveError::TargetGone { .. } | MoveError::NoAddressSpace { .. } => {
                 self.outcome.end = End::TargetGone;
+            }
+            MoveError::NotPermitted { .. } | MoveError::NotPrivileged { .. } => {
+                self.outcome.end = End::NotPermitted;
             }
             error => self.outcome.end = End::Refused(error.to_string()),
         }

@@ -77,7 +77,9 @@ pub enum End {
     Interrupted,
     /// The target exited.
     TargetGone,
-    /// The kernel refused; what was moved before stays moved.
+    /// The caller may not move pages of the target (`EPERM`).
+    NotPermitted,
+    /// The kernel refused for another reason; what was moved before stays moved.
     Refused(String),
 }
 

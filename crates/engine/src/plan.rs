@@ -22,11 +22,18 @@ use crate::target::TargetId;
 /// The version of the JSON form of plans and all other documents.
 pub const SCHEMA: u32 = 1;
 
+/// What `plan --json` prints and `move --plan` reads: a plan for each process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanFile {
+    /// The version of this form: [`SCHEMA`].
+    pub schema: u32,
+    /// One for each target.
+    pub plans: Vec<Plan>,
+}
+
 /// What would move, and where to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`SCHEMA`].
-    pub schema: u32,
     /// The process; its successor under the same number is another one.
     pub target: TargetId,
     /// What was asked for.
@@ -95,8 +102,11 @@ pub enum PlanFileError {
     #[error("the plan is empty: make one with `pagetide plan --json TARGET ... > FILE`")]
     Empty,
     /// It is no JSON of this form.
-    #[error("not a plan: {0}; make one with `pagetide plan --json TARGET ... > FILE`")]
-    Malformed(#[from] serde_json::Error),
+    #[error("not a plan ({why}): make one with `pagetide plan --json TARGET ... > FILE`")]
+    Malformed {
+        /// Where it differs.
+        why: String,
+    },
     /// It was written by a pagetide whose plans look different.
     #[error("the plan has schema {found}, and this pagetide reads schema {SCHEMA}: make it anew")]
     Schema {
@@ -105,7 +115,7 @@ pub enum PlanFileError {
     },
 }
 
-impl Plan {
+impl PlanFile {
     /// Reads the JSON that `plan --json` wrote.
     ///
     /// # Errors
@@ -119,13 +129,17 @@ impl Plan {
         if text.trim().is_empty() {
             return Err(PlanFileError::Empty);
         }
-        let head: Head = serde_json::from_str(text)?;
+        let malformed =
+            |error: serde_json::Error| PlanFileError::Malformed { why: error.to_string() };
+        let head: Head = serde_json::from_str(text).map_err(malformed)?;
         if head.schema != SCHEMA {
             return Err(PlanFileError::Schema { found: head.schema });
         }
-        Ok(serde_json::from_str(text)?)
+        serde_json::from_str(text).map_err(malformed)
     }
+}
 
+impl Plan {
     /// Base pages that would move.
     pub fn pages(&self) -> u64 {
         self.flows.iter().map(|flow| flow.pages).sum()
@@ -202,6 +216,33 @@ pub(crate) fn draft(
     sharing: Sharing,
 ) -> Result<Draft, ReadError> {
     let mappings = memory.mappings()?;
+    let whole = |pass: Pass| PlannedPass {
+        from: pass.from,
+        to: pass.to,
+        ranges: mappings.iter().filter_map(|mapping| whole_mapping(mapping, filter)).collect(),
+    };
+    redraft(memory, route.passes(machine).into_iter().map(whole).collect(), filter, sharing)
+}
+
+fn whole_mapping(mapping: &Mapping, filter: &Filter) -> Option<PlannedRange> {
+    let range = filter.part_of(mapping)?;
+    let (mapping, file) = (mapping.name.clone(), mapping.file.clone());
+    Some(PlannedRange { range, mapping, file, pages: 0 })
+}
+
+/// Surveys the ranges of `passes` and counts what would move now. Ranges without such pages are
+/// left out.
+///
+/// # Errors
+///
+/// What reading the target gave.
+pub(crate) fn redraft(
+    memory: &dyn Memory,
+    passes: Vec<PlannedPass>,
+    filter: &Filter,
+    sharing: Sharing,
+) -> Result<Draft, ReadError> {
+    let mappings = memory.mappings()?;
     let mut draft = Draft {
         passes: Vec::new(),
         flows: BTreeMap::new(),
@@ -209,32 +250,43 @@ pub(crate) fn draft(
         shared_parts: Vec::new(),
     };
     let mut allowed_pages = filter.limit.map_or(u64::MAX, |limit| limit.pages());
-    for pass in route.passes(machine) {
-        let mut planned = PlannedPass { from: pass.from, to: pass.to.clone(), ranges: Vec::new() };
-        for mapping in &mappings {
-            let Some(range) = filter.part_of(mapping) else { continue };
+    for mut pass in passes {
+        let parts = pass.parts(&mappings);
+        pass.ranges.clear();
+        for (mapping, range) in parts {
             let mut tally = RangeTally { allowed_pages, ..RangeTally::default() };
-            for_each_run(memory, mapping, range, |run| {
+            for_each_run(memory, &mapping, range, |run| {
                 if filter.accepts(&run) {
                     tally.add(&pass, &run, sharing, &mut draft.flows);
                 }
             })?;
             allowed_pages = tally.allowed_pages;
-            draft.shared_pages += tally.shared_pages;
-            if let Some(example) = tally.shared_example {
-                let (mapping, pages) = (mapping.clone(), tally.shared_pages);
-                draft.shared_parts.push(SharedPart { mapping, pages, example });
-            }
-            if tally.pages + tally.shared_pages > 0 {
-                let (mapping, file) = (mapping.name.clone(), mapping.file.clone());
-                planned.ranges.push(PlannedRange { range, mapping, file, pages: tally.pages });
-            }
+            draft.take_in(&mut pass, mapping, range, &tally);
         }
-        if !planned.ranges.is_empty() {
-            draft.passes.push(planned);
+        if !pass.ranges.is_empty() {
+            draft.passes.push(pass);
         }
     }
     Ok(draft)
+}
+
+impl Draft {
+    fn take_in(
+        &mut self,
+        pass: &mut PlannedPass,
+        mapping: Mapping,
+        range: AddrRange,
+        tally: &RangeTally,
+    ) {
+        self.shared_pages += tally.shared_pages;
+        if tally.pages + tally.shared_pages > 0 {
+            let (mapping, file) = (mapping.name.clone(), mapping.file.clone());
+            pass.ranges.push(PlannedRange { range, mapping, file, pages: tally.pages });
+        }
+        if let Some(example) = tally.shared_example {
+            self.shared_parts.push(SharedPart { mapping, pages: tally.shared_pages, example });
+        }
+    }
 }
 
 /// Counts of one range of one pass.
@@ -249,7 +301,7 @@ struct RangeTally {
 impl RangeTally {
     fn add(
         &mut self,
-        pass: &Pass,
+        pass: &PlannedPass,
         run: &Run,
         sharing: Sharing,
         flows: &mut BTreeMap<(NodeId, NodeId, PageSize), u64>,
@@ -296,7 +348,6 @@ pub(crate) mod tests {
 
     pub(crate) fn plan_of(passes: Vec<PlannedPass>) -> Plan {
         Plan {
-            schema: SCHEMA,
             target: TargetId {
                 pid: 1,
                 name: "fake".to_owned(),
@@ -353,15 +404,16 @@ pub(crate) mod tests {
     fn a_plan_is_read_back_as_it_was_written() {
         let memory = FakeMemory::new("0011");
         let plan = plan_of(drafted(&memory, &Route::To(node(1)), &Filter::default()).passes);
-        let text = serde_json::to_string(&plan).unwrap();
-        assert_eq!(Plan::from_json(&text).unwrap(), plan);
+        let file = PlanFile { schema: SCHEMA, plans: vec![plan] };
+        let text = serde_json::to_string(&file).unwrap();
+        assert_eq!(PlanFile::from_json(&text).unwrap(), file);
     }
 
     #[test]
     fn a_file_that_is_no_plan_is_told_from_one_of_another_schema() {
-        assert!(matches!(Plan::from_json(" \n"), Err(PlanFileError::Empty)));
-        assert!(matches!(Plan::from_json("{\"a\":1}"), Err(PlanFileError::Malformed(_))));
-        let error = Plan::from_json("{\"schema\":7}").unwrap_err();
+        assert!(matches!(PlanFile::from_json(" \n"), Err(PlanFileError::Empty)));
+        assert!(matches!(PlanFile::from_json("{\"a\":1}"), Err(PlanFileError::Malformed { .. })));
+        let error = PlanFile::from_json("{\"schema\":7}").unwrap_err();
         assert!(matches!(error, PlanFileError::Schema { found: 7 }), "{error}");
     }
 }

@@ -16,11 +16,10 @@ use crate::concern::{Arrival, Circumstances, Concern, Demands, Room, concerns};
 use crate::filter::Filter;
 use crate::memory::{Memory, Sharing};
 use crate::placement::PageSize;
-use crate::plan::{Draft, Flow, Plan, PlannedPass, SCHEMA, SharedPart, draft};
+use crate::plan::{Draft, Flow, Plan, PlannedPass, SharedPart, draft, redraft};
 use crate::route::Route;
 use crate::sharers;
-use crate::survey::for_each_run;
-use crate::target::{Target, TargetId};
+use crate::target::TargetId;
 
 /// Why no plan could be made.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +114,24 @@ impl Planner {
     /// [`PlanError`]. What merely stands in the way is a concern of the plan.
     pub fn plan(
         &self,
-        target: &Target,
+        target: &TargetId,
         memory: &dyn Memory,
         wish: &Wish,
     ) -> Result<Plan, PlanError> {
-        let route = self.route(target.id.pid, &wish.route)?;
+        let route = self.route(target.pid, &wish.route)?;
         let draft = draft(memory, &self.machine, &route, &wish.filter, wish.sharing)?;
-        self.finish(&target.id, route, &wish.filter, wish.sharing, draft)
+        self.finish(target, route, &wish.filter, wish.sharing, draft)
+    }
+
+    /// Looks at an earlier plan again: what it would move now, and what stands in its way now.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`].
+    pub fn renew(&self, plan: Plan, memory: &dyn Memory) -> Result<Plan, PlanError> {
+        let Plan { target, route, filter, sharing, passes, .. } = plan;
+        let draft = redraft(memory, passes, &filter, sharing)?;
+        self.finish(&target, route, &filter, sharing, draft)
     }
 
     /// Plans the way back of a move, from the passes of its [record](crate::journal::Record).
@@ -131,25 +141,13 @@ impl Planner {
     /// [`PlanError`].
     pub fn plan_back(
         &self,
-        target: &Target,
+        target: &TargetId,
         memory: &dyn Memory,
-        mut passes: Vec<PlannedPass>,
+        passes: Vec<PlannedPass>,
         sharing: Sharing,
     ) -> Result<Plan, PlanError> {
-        let mappings = memory.mappings()?;
-        let mut flows = BTreeMap::new();
-        for pass in &mut passes {
-            for (mapping, range) in pass.parts(&mappings) {
-                for_each_run(memory, &mapping, range, |run| {
-                    let to = pass.to.node_for(run.start, &run);
-                    if pass.from.contains(run.node) {
-                        *flows.entry((run.node, to, run.size)).or_default() += run.pages;
-                    }
-                })?;
-            }
-        }
-        let draft = Draft { passes, flows, shared_pages: 0, shared_parts: Vec::new() };
-        self.finish(&target.id, Route::Back, &Filter::default(), sharing, draft)
+        let draft = redraft(memory, passes, &Filter::default(), sharing)?;
+        self.finish(target, Route::Back, &Filter::default(), sharing, draft)
     }
 
     fn route(&self, pid: u32, wanted: &Wanted) -> Result<Route, PlanError> {
@@ -184,7 +182,6 @@ impl Planner {
         let demands = demands(target.pid, &draft);
         let concerns = self.concerns(target.pid, &demands, &draft.shared_parts)?;
         Ok(Plan {
-            schema: SCHEMA,
             target: target.clone(),
             route,
             filter: filter.clone(),

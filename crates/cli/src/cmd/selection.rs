@@ -1,0 +1,43 @@
+//! Which processes a command is about: the arguments that `show`, `plan` and `move` share.
+
+use engine::target::{Target, TargetError, pids_of_cgroup};
+use linux::Root;
+
+/// Which processes.
+#[derive(clap::Args)]
+pub(crate) struct Selection {
+    /// A process: its pid, or its name as `ps -e` shows it.
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+
+    /// All processes of this cgroup and those below it: a path under /sys/fs/cgroup.
+    #[arg(long, value_name = "PATH", conflicts_with = "target")]
+    pub(crate) cgroup: Option<String>,
+}
+
+impl Selection {
+    /// Whether any process is named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.target.is_none() && self.cgroup.is_none()
+    }
+
+    /// Opens the processes. One of a cgroup that has exited meanwhile is left out.
+    pub(crate) fn open(&self, root: &Root) -> anyhow::Result<Vec<Target>> {
+        if let Some(name) = &self.target {
+            return Ok(vec![Target::find(root, name)?]);
+        }
+        let Some(path) = &self.cgroup else {
+            anyhow::bail!("name a target: a pid, a process name, or --cgroup PATH");
+        };
+        let mut targets = Vec::new();
+        for pid in pids_of_cgroup(root, path)? {
+            match Target::open(root, pid) {
+                Ok(target) => targets.push(target),
+                Err(TargetError::NoProcess { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        anyhow::ensure!(!targets.is_empty(), "the cgroup {path} has no processes");
+        Ok(targets)
+    }
+}
