@@ -4,9 +4,9 @@
 //! the console, and the boot goes on.
 
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use rustix::mount::{MountFlags, mount};
 
@@ -16,19 +16,20 @@ struct Mount {
     options: &'static CStr,
 }
 
-const MOUNTS: [Mount; 11] = [
+const MOUNTS: [Mount; 9] = [
     Mount { kind: "devtmpfs", target: "/dev", options: c"mode=0755" },
     Mount { kind: "proc", target: "/proc", options: c"" },
     Mount { kind: "sysfs", target: "/sys", options: c"" },
     Mount { kind: "devpts", target: "/dev/pts", options: c"mode=0620,ptmxmode=0666" },
     Mount { kind: "tmpfs", target: "/dev/shm", options: c"mode=1777" },
-    Mount { kind: "tmpfs", target: "/tmp", options: c"mode=1777" },
-    Mount { kind: "tmpfs", target: "/run", options: c"mode=0755" },
     Mount { kind: "cgroup2", target: "/sys/fs/cgroup", options: c"" },
     Mount { kind: "tracefs", target: "/sys/kernel/tracing", options: c"" },
     Mount { kind: "debugfs", target: "/sys/kernel/debug", options: c"" },
     Mount { kind: "hugetlbfs", target: "/dev/hugepages", options: c"" },
 ];
+
+/// Not mounted on: they lie in memory like all of the guest, and the lab may have packed files there.
+const FOLDERS: [(&str, u32); 3] = [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/run", 0o755)];
 
 /// Where `/proc` has them; devtmpfs does not make these.
 const LINKS: [(&str, &str); 4] = [
@@ -50,6 +51,11 @@ pub(crate) fn mount_all() {
             &format!("mount {kind} on {target}"),
             mount(kind, target, kind, MountFlags::empty(), options),
         );
+    }
+    for (folder, mode) in FOLDERS {
+        let made = fs::create_dir_all(folder)
+            .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(mode)));
+        report(&format!("make {folder}"), made);
     }
     for (original, link) in LINKS {
         report(&format!("link {link} to {original}"), symlink(original, link));

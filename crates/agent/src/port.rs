@@ -11,8 +11,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::frame::{self, Decoder, FrameError};
 use crate::protocol::{Message, NotAMessage};
 
-/// Bytes of the largest piece of a stream in one message.
-pub const CHUNK_BYTES: usize = 32 << 10;
+/// Bytes of the largest piece of a stream in one message: with its headers it fits in 32 KiB, which a
+/// virtio port sends at once.
+pub const CHUNK_BYTES: usize = (32 << 10) - 64;
 
 /// Bytes of output of one run that may be under way to the lab.
 pub const OUTPUT_WINDOW_BYTES: usize = 256 << 10;

@@ -1,12 +1,13 @@
-//! What a guest's console tells about its death.
+//! What a guest's log tells about its death: its console, and QEMU's complaints.
 //!
-//! The console goes to a file; it is read when a guest has failed, and not before.
+//! It is read when a guest has failed, and not before.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
-/// Signs of death in the kernel's words and our init's, worst first.
-const SIGNS: [&str; 10] = [
+/// Signs of death, worst first: in the kernel's words, our init's, and QEMU's.
+const SIGNS: [&str; 11] = [
     "Kernel panic",
     "Oops:",
     "BUG:",
@@ -17,8 +18,11 @@ const SIGNS: [&str; 10] = [
     "blocked for more than",
     "Out of memory:",
     "pagetide init: cannot serve",
+    "qemu-system-x86_64: ",
 ];
 
+/// How far back signs are looked for; a program may have written a lot to the console.
+const LOG_BYTES_READ: u64 = 256 << 10;
 /// Lines that are shown.
 const TAIL_LINES: usize = 20;
 
@@ -32,18 +36,31 @@ pub struct Console {
 }
 
 impl Console {
-    pub(crate) fn read(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_default();
+    /// Reads the last part of a log. A log that cannot be read says nothing.
+    pub(crate) fn read(log: &File) -> Self {
+        let bytes = last_bytes(log).unwrap_or_default();
         Self::of(&String::from_utf8_lossy(&bytes))
     }
 
     fn of(text: &str) -> Self {
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-        let sign = |sign| lines.iter().find(|line| line.contains(sign));
+        let sign =
+            |sign| lines.iter().find(|line| line.contains(sign) && !line.contains("warning:"));
         let verdict = SIGNS.into_iter().find_map(sign).map(|line| without_time(line).to_owned());
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
         Self { verdict, tail }
     }
+}
+
+fn last_bytes(log: &File) -> io::Result<Vec<u8>> {
+    let mut at = log.metadata()?.len().saturating_sub(LOG_BYTES_READ);
+    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    // By position: the file's own is shared with QEMU.
+    while let count @ 1.. = log.read_at(&mut piece, at)? {
+        bytes.extend_from_slice(&piece[..count]);
+        at += count as u64;
+    }
+    Ok(bytes)
 }
 
 /// A console line without the kernel's `[    1.234567] ` before it.
@@ -68,6 +85,29 @@ mod tests {
         let panic = "Kernel panic - not syncing: Attempted to kill init!";
         assert_eq!(console.verdict.as_deref(), Some(panic));
         assert!(console.tail.ends_with("CPU: 0 PID: 1"));
+    }
+
+    #[test]
+    fn a_complaint_of_qemu_is_the_verdict_and_a_warning_is_not() {
+        let console = Console::of(
+            "qemu-system-x86_64: warning: TCG doesn't support requested feature\n\
+             qemu-system-x86_64: -m 1B: RAM size too small\n",
+        );
+        let complaint = "qemu-system-x86_64: -m 1B: RAM size too small";
+        assert_eq!(console.verdict.as_deref(), Some(complaint));
+    }
+
+    #[test]
+    fn of_a_long_log_the_last_part_is_read() {
+        use std::io::Write;
+
+        let mut log = tempfile::tempfile().unwrap();
+        let line = "a program that talks to the console\n";
+        let lines = usize::try_from(LOG_BYTES_READ).unwrap() / line.len() + 100;
+        log.write_all(line.repeat(lines).as_bytes()).unwrap();
+        log.write_all(b"[ 9.5] Kernel panic - not syncing: late\n").unwrap();
+        let verdict = Console::read(&log).verdict;
+        assert_eq!(verdict.as_deref(), Some("Kernel panic - not syncing: late"));
     }
 
     #[test]

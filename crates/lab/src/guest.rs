@@ -3,18 +3,17 @@
 //! Used by `pagetide lab` and by the end-to-end tests. A `Guest` may be shared between threads,
 //! and its commands may overlap. Dropping it kills QEMU.
 //!
-//! The agent's port is one end of a socket pair that QEMU has as its standard input: nothing lies
-//! in the file system that another user could connect to. Console, QEMU's complaints and the
-//! initramfs are in a private folder that goes with the guest.
+//! The agent's port is one end of a socket pair; the initramfs and the log (console, and QEMU's
+//! complaints) are files without a name. QEMU has them as its standard streams. So nothing lies in
+//! the file system that another user could open, or that a killed lab would leave behind.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -25,7 +24,7 @@ use std::time::Duration;
 use agent::port::{self, Sender, lock};
 use agent::protocol::{Command, Message, VERSION};
 use machine::Topology;
-use tempfile::TempDir;
+use rustix::fs::{OFlags, fcntl_setfl};
 
 use crate::console::Console;
 use crate::image::Image;
@@ -114,10 +113,10 @@ impl std::fmt::Display for Death {
         let Self { machine, cause, console } = self;
         write!(f, "the guest {machine} is gone: {cause}")?;
         if let Some(verdict) = &console.verdict {
-            write!(f, "; its kernel said: {verdict}")?;
+            write!(f, "; its console says: {verdict}")?;
         }
         if !console.tail.is_empty() {
-            write!(f, "\nlast lines of its console:\n{}", console.tail)?;
+            write!(f, "\nits last lines:\n{}", console.tail)?;
         }
         Ok(())
     }
@@ -135,9 +134,8 @@ pub struct Guest {
     next_id: AtomicU32,
     /// Hears when the port is closed; QEMU is gone then, or as good as.
     closed: Mutex<mpsc::Receiver<()>>,
-    /// Before the folder: its files are QEMU's until it has ended.
     vm: Mutex<Vm>,
-    folder: TempDir,
+    log: File,
 }
 
 impl Guest {
@@ -148,12 +146,9 @@ impl Guest {
     /// [`GuestError`].
     pub fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
         qemu::check(&config.topology, config.image.bytes())?;
-        let folder = tempfile::Builder::new().prefix("pagetide-lab-").tempdir();
-        let folder = folder.map_err(host("make a temporary folder"))?;
-        write_image(&config.image, &folder.path().join("initramfs"))
-            .map_err(host("write the guest's files"))?;
         let (ours, theirs) = UnixStream::pair().map_err(host("make a pair of sockets"))?;
-        let vm = start(config, folder.path(), theirs)?;
+        let log = open_log().map_err(host("make a temporary file"))?;
+        let vm = start(config, theirs, log.try_clone().map_err(host("use the guest's log"))?)?;
 
         let routes = Arc::new(Routes::default());
         let reader = ours.try_clone().map_err(host("use the agent's port"))?;
@@ -177,7 +172,7 @@ impl Guest {
             next_id: AtomicU32::new(0),
             closed: Mutex::new(closed),
             vm: Mutex::new(vm),
-            folder,
+            log,
         };
         let (version, kernel) = booted.recv().map_err(|_| guest.gone())?;
         if version != VERSION {
@@ -284,22 +279,12 @@ impl Guest {
         let cause = match (end, self.routes.complaint()) {
             (VmEnd::TimeLimit, _) => format!("its time limit of {limit} s was over"),
             (_, Some(complaint)) => complaint,
-            (VmEnd::Exited(status), None) if status.success() => {
-                "it switched itself off".to_owned()
-            }
-            (VmEnd::Exited(status), None) => self.qemu_said(&format!("QEMU ended ({status})")),
+            (VmEnd::Exited(status), None) if status.success() => "it stopped".to_owned(),
+            (VmEnd::Exited(status), None) => format!("QEMU ended ({status})"),
             (VmEnd::Killed, None) => "it stopped answering".to_owned(),
         };
-        let console = Console::read(&self.folder.path().join("console"));
+        let console = Console::read(&self.log);
         GuestError::Gone(Box::new(Death { machine: self.machine.clone(), cause, console }))
-    }
-
-    fn qemu_said(&self, cause: &str) -> String {
-        let said = fs::read_to_string(self.folder.path().join("qemu")).unwrap_or_default();
-        match said.lines().find(|line| !line.contains("warning:")) {
-            Some(line) => format!("{cause}: {}", line.trim_start_matches("qemu-system-x86_64: ")),
-            None => cause.to_owned(),
-        }
     }
 }
 
@@ -313,32 +298,40 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> GuestError {
     move |source| GuestError::Host { what, source }
 }
 
-fn write_image(image: &Image, path: &Path) -> io::Result<()> {
-    let mut file = BufWriter::with_capacity(port::CHUNK_BYTES, File::create(path)?);
-    image.write(&mut file)?;
-    file.flush()
+/// For two writers that do not know of each other: each must append.
+fn open_log() -> io::Result<File> {
+    let log = tempfile::tempfile()?;
+    fcntl_setfl(&log, OFlags::APPEND)?;
+    Ok(log)
 }
 
-fn start(config: &GuestConfig, folder: &Path, agent: UnixStream) -> Result<Vm, GuestError> {
+/// The guest's files as an archive without a name, ready to be read.
+fn initramfs(image: &Image) -> io::Result<File> {
+    let mut file = BufWriter::with_capacity(port::CHUNK_BYTES, tempfile::tempfile()?);
+    image.write(&mut file)?;
+    let mut file = file.into_inner()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn start(config: &GuestConfig, agent: UnixStream, log: File) -> Result<Vm, GuestError> {
     let installed = |program: &'static str, package| {
         let found = programs::find(OsStr::new(program));
         found.map_err(|_| GuestError::NotInstalled { program, package })
     };
     let program = installed(qemu::QEMU, "qemu-system-x86")?;
     installed("setpriv", "util-linux")?;
-    let arguments = qemu::arguments(&qemu::Boot {
+    let initramfs = initramfs(&config.image).map_err(host("write the guest's files"))?;
+    let mut command = dies_with_its_starter(program);
+    command.args(qemu::arguments(&qemu::Boot {
         topology: &config.topology,
         accel: config.accel,
         kernel: &config.kernel.image,
-        initramfs: &folder.join("initramfs"),
         port: config.kernel.port,
-        console: &folder.join("console"),
         extra_cmdline: &config.extra_cmdline,
-    });
-    let complaints = File::create(folder.join("qemu")).map_err(host("write QEMU's complaints"))?;
-    let mut command = dies_with_its_starter(program);
-    command.args(arguments).stdin(Stdio::from(OwnedFd::from(agent)));
-    command.stdout(Stdio::null()).stderr(Stdio::from(complaints));
+    }));
+    command.stdin(Stdio::from(OwnedFd::from(agent)));
+    command.stdout(Stdio::from(initramfs)).stderr(Stdio::from(log));
     // Ctrl-C at a terminal is for us: QEMU ends when we do.
     command.process_group(0);
     Vm::start(command, config.time_limit).map_err(host("start QEMU"))

@@ -4,8 +4,8 @@
 //! The store is a folder for each name, `$XDG_CACHE_HOME/pagetide/kernels/6.12/` and so on, with
 //! the kernel (`vmlinuz`), the modules that its port needs (`modules/`) and a line that says which
 //! package it is (`package`). A folder is complete or absent: it is made aside, under a lock, and
-//! renamed. A computer without a network can be given a store that was made on another one
-//! (`PAGETIDE_KERNEL_DIR`). To have a newer kernel of the same name, delete its folder.
+//! renamed. To have a newer kernel of the same name, delete its folder. A computer without a
+//! network can be given a store that was made on another one (`PAGETIDE_KERNEL_DIR`).
 //!
 //! What a kernel needs to boot in the lab is built into Debian's: NUMA, serial ports, tmpfs. The
 //! driver of the fast port is a module in 6.1, and built in from 6.12 on.
@@ -256,14 +256,15 @@ impl KernelStore {
         if let Some(kernel) = in_folder(&folder) {
             return Ok(kernel);
         }
-        let aside = tempfile::tempdir_in(&self.folder).map_err(failed)?;
-        let package = fetch(name, aside.path(), note)?;
-        let made = aside.path().join("kernel");
-        fill(&made, &aside.path().join("package"), &package).map_err(failed)?;
-        if !made.join("vmlinuz").exists() {
+        let aside = self.folder.join("aside");
+        let made = make_anew(&aside).map_err(failed)?;
+        let package = fetch(name, &aside, note)?;
+        fill(&made, &aside.join("package"), &package).map_err(failed)?;
+        if in_folder(&made).is_none() {
             return Err(KernelError::NoImage { package });
         }
         fs::rename(&made, &folder).map_err(failed)?;
+        fs::remove_dir_all(&aside).map_err(failed)?;
         in_folder(&folder).ok_or(KernelError::NoImage { package })
     }
 }
@@ -283,6 +284,16 @@ fn in_folder(folder: &Path) -> Option<Kernel> {
         modules: modules.into_iter().filter(|module| module.exists()).collect(),
         port: Port::Virtio,
     })
+}
+
+/// Makes `aside`, without what an interrupted fetch has left in it, and a folder for the kernel.
+fn make_anew(aside: &Path) -> io::Result<PathBuf> {
+    if aside.exists() {
+        fs::remove_dir_all(aside)?;
+    }
+    let made = aside.join("kernel");
+    fs::create_dir_all(&made)?;
+    Ok(made)
 }
 
 /// Unpacks the newest package of this name into `aside/package`; its name and version.

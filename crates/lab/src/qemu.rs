@@ -4,7 +4,9 @@
 //! options and not the user's file: CPUs and nodes are numbered from 0 without gaps, and node 0
 //! has CPUs and room for the kernel.
 //!
-//! Standard input is the host's end of the agent's port; see [`crate::guest`].
+//! QEMU is given three open files, and nothing else that has a name: the agent's port as standard
+//! input, the initramfs as standard output (nothing is written there), and as standard error the
+//! log that takes the console and QEMU's complaints. See [`crate::guest`].
 //!
 //! Source: qemu(1), QEMU 7.2 and newer; kernel, drivers/acpi/numa/hmat.c.
 
@@ -128,10 +130,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) topology: &'a Topology,
     pub(crate) accel: Accel,
     pub(crate) kernel: &'a Path,
-    pub(crate) initramfs: &'a Path,
     pub(crate) port: Port,
-    /// Where what the guest's console prints goes.
-    pub(crate) console: &'a Path,
     /// More words for the kernel's command line.
     pub(crate) extra_cmdline: &'a str,
 }
@@ -146,7 +145,10 @@ pub(crate) fn arguments(boot: &Boot<'_>) -> Vec<OsString> {
     for words in numa(boot.topology) {
         add(&[&words.0, &words.1]);
     }
-    add(&["-chardev", "socket,id=agent,fd=0", "-serial", "chardev:console"]);
+    add(&["-initrd", "/proc/self/fd/1"]);
+    add(&["-chardev", "socket,id=agent,fd=0"]);
+    add(&["-chardev", "file,id=console,path=/proc/self/fd/2,append=on"]);
+    add(&["-serial", "chardev:console"]);
     match boot.port {
         Port::Serial => add(&["-serial", "chardev:agent"]),
         Port::Virtio => {
@@ -154,11 +156,7 @@ pub(crate) fn arguments(boot: &Boot<'_>) -> Vec<OsString> {
         }
     }
     add(&["-append", &cmdline(boot)]);
-    let mut console = OsString::from("file,id=console,path=");
-    console.push(boot.console);
-    arguments.extend([OsString::from("-chardev"), console]);
     arguments.extend([OsString::from("-kernel"), boot.kernel.into()]);
-    arguments.extend([OsString::from("-initrd"), boot.initramfs.into()]);
     arguments
 }
 
@@ -305,15 +303,8 @@ mod tests {
     }
 
     fn line(topology: &Topology, accel: Accel, port: Port) -> String {
-        let boot = Boot {
-            topology,
-            accel,
-            port,
-            kernel: Path::new("/k/vmlinuz"),
-            initramfs: Path::new("/t/initramfs"),
-            console: Path::new("/t/console"),
-            extra_cmdline: "",
-        };
+        let boot =
+            Boot { topology, accel, port, kernel: Path::new("/k/vmlinuz"), extra_cmdline: "" };
         arguments(&boot).join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -334,7 +325,7 @@ mod tests {
             "-numa dist,src=0,dst=1,val=21 -numa dist,src=1,dst=0,val=22",
             "-serial chardev:console -serial chardev:agent",
             "-append console=ttyS0 quiet panic=-1 pagetide_port=/dev/ttyS1 ",
-            "-kernel /k/vmlinuz -initrd /t/initramfs",
+            "-kernel /k/vmlinuz",
         ] {
             assert!(line.contains(words), "{words:?} is not in {line}");
         }
@@ -415,7 +406,7 @@ mod tests {
         );
         assert_eq!(
             refused(vec![node(0, "0", 64), node(1, "1", 512)]),
-            "node 0 of machine test has 64MiB of memory: kernel and programs of the guest need 200MiB"
+            "node 0 of machine test has 64.0 MiB of memory: kernel and programs of the guest need 200 MiB"
         );
         assert!(refused(vec![node(0, "0", 513)]).contains("multiple of 2MiB"));
         assert_eq!(check(&topology(vec![node(0, "0", 512)]), 20 * MIB), Ok(()));
