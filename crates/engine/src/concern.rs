@@ -173,28 +173,42 @@ fn room<'a>(
     })
 }
 
-fn sharing<'a>(
-    demands: &'a Demands,
-    circumstances: &'a Circumstances,
-) -> impl Iterator<Item = Concern> + 'a {
-    let unnamed = Concern::new(
-        Weight::Warning,
-        format!(
-            "{} shared with other processes would stay",
-            Bytes::from_pages(demands.shared_pages)
-        ),
-    );
+/// One concern for each group of processes that shares pages with the target.
+fn sharing(demands: &Demands, circumstances: &Circumstances) -> Vec<Concern> {
     let fix = "--include-shared moves them for everybody (needs CAP_SYS_NICE)";
-    let named = circumstances.sharers.iter().map(move |(name, pages, pids)| {
-        let size = Bytes::from_pages(*pages);
-        let text = match pids.as_slice() {
-            [] => format!("{size} of {name} would stay: it is mapped more than once"),
-            pids => format!("{size} of {name} would stay: shared with {}", name_pids(pids)),
+    let mut groups: BTreeMap<&[u32], Vec<(&str, u64)>> = BTreeMap::new();
+    for (name, pages, pids) in &circumstances.sharers {
+        groups.entry(pids).or_default().push((name, *pages));
+    }
+    if groups.is_empty() && demands.shared_pages > 0 {
+        let size = Bytes::from_pages(demands.shared_pages);
+        let text = format!("{size} would stay: shared with other processes");
+        return vec![Concern::new(Weight::Warning, text).fix(fix)];
+    }
+    let concern = |(pids, parts): (&[u32], Vec<(&str, u64)>)| {
+        let size = Bytes::from_pages(parts.iter().map(|(_, pages)| pages).sum());
+        let who = match pids {
+            [] => "mapped more than once".to_owned(),
+            pids => format!("shared with {}", name_pids(pids)),
         };
+        let text = format!("{size} of {} would stay: {who}", name_parts(&parts));
         Concern::new(Weight::Warning, text).fix(fix)
-    });
-    let nobody_named = circumstances.sharers.is_empty() && demands.shared_pages > 0;
-    nobody_named.then(|| unnamed.fix(fix)).into_iter().chain(named)
+    };
+    groups.into_iter().map(concern).collect()
+}
+
+/// The largest part by name, and how many others there are.
+fn name_parts(parts: &[(&str, u64)]) -> String {
+    let mut by_name: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, pages) in parts {
+        *by_name.entry(name).or_default() += pages;
+    }
+    let largest = by_name.iter().max_by_key(|(_, pages)| **pages).map_or("", |(name, _)| name);
+    match by_name.len() - 1 {
+        0 => largest.to_owned(),
+        1 => format!("{largest} and one more mapping"),
+        more => format!("{largest} and {more} more mappings"),
+    }
 }
 
 fn name_pids(pids: &[u32]) -> String {
@@ -347,11 +361,12 @@ mod tests {
 
     #[test]
     fn those_who_share_pages_are_named() {
-        let sharers = vec![("/dev/shm/pool".to_owned(), 256, vec![77, 78])];
+        let part = |name: &str, pages| (name.to_owned(), pages, vec![77, 78]);
+        let sharers = vec![part("/dev/shm/pool", 200), part("libc.so.6", 56)];
         let found = concerns(&to_node_one(mib(1)), &Circumstances { sharers, ..quiet_host() });
         assert_eq!(
             found[0].text,
-            "1.0 MiB of /dev/shm/pool would stay: shared with pid 77, pid 78"
+            "1.0 MiB of /dev/shm/pool and one more mapping would stay: shared with pid 77, pid 78"
         );
     }
 }

@@ -49,7 +49,7 @@ pub struct Plan {
     pub flows: Vec<Flow>,
     /// Pages that would stay since other page table entries map them too.
     pub shared_pages: u64,
-    /// How long it should take; `None` where this host gave no measure.
+    /// How long it should take; `None` where it was not asked for, or this host gave no measure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_ns: Option<u64>,
     /// What stands in the way, and what will not last.

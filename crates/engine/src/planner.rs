@@ -150,6 +150,11 @@ impl Planner {
         self.finish(target, Route::Back, &Filter::default(), sharing, draft)
     }
 
+    /// Says how long a plan should take, by moving a little memory of our own between its nodes.
+    pub fn estimate(&self, plan: &mut Plan) {
+        plan.expected_ns = expected_ns(&plan.flows);
+    }
+
     fn route(&self, pid: u32, wanted: &Wanted) -> Result<Route, PlanError> {
         let present = self.machine.memory_nodes();
         let route = match wanted {
@@ -186,7 +191,7 @@ impl Planner {
             route,
             filter: filter.clone(),
             sharing,
-            expected_ns: expected_ns(&draft.flows),
+            expected_ns: None,
             flows: flows(&draft.flows),
             passes: draft.passes,
             shared_pages: draft.shared_pages,
@@ -278,10 +283,10 @@ fn flows(flows: &BTreeMap<(NodeId, NodeId, PageSize), u64>) -> Vec<Flow> {
 }
 
 /// Pages of each pair of nodes by what a base page costs between them here.
-fn expected_ns(flows: &BTreeMap<(NodeId, NodeId, PageSize), u64>) -> Option<u64> {
+fn expected_ns(flows: &[Flow]) -> Option<u64> {
     let mut pairs: BTreeMap<(NodeId, NodeId), u64> = BTreeMap::new();
-    for (&(from, to, _), &pages) in flows {
-        *pairs.entry((from, to)).or_default() += pages;
+    for flow in flows {
+        *pairs.entry((flow.from, flow.to)).or_default() += flow.pages;
     }
     pairs.into_iter().map(|((from, to), pages)| Some(calibrate::page_ns(from, to)? * pages)).sum()
 }

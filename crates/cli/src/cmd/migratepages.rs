@@ -107,8 +107,8 @@ impl Caller {
                 memory_nodes: u16::try_from(memory_nodes).unwrap_or(NodeId::LIMIT),
                 mask_bits: mask_bits(&text).unwrap_or(NodeId::LIMIT),
             },
-            may_move_shared: status::parse(&text)
-                .is_ok_and(|status| status.is_capable(Status::CAP_SYS_NICE)),
+            may_move_shared: is_in_initial_user_namespace(&root)
+                && status::parse(&text).is_ok_and(|status| status.is_capable(Status::CAP_SYS_NICE)),
         }
     }
 
@@ -139,6 +139,13 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether capabilities count for the whole computer: those of a container's own user namespace do
+/// not let it move shared pages. The initial namespace maps every user to itself.
+fn is_in_initial_user_namespace(root: &Root) -> bool {
+    let map = root.read("proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Bits of the kernel's node mask: libnuma takes them from the length of `Mems_allowed`, where nine

@@ -36,7 +36,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let wish = args.wish.wish(planner.machine())?;
     let mut plans = Vec::new();
     for target in args.selection.open(&root)? {
-        plans.push(plan_one(&root, &planner, target, &wish)?.1);
+        let (_, mut plan) = plan_one(&root, &planner, target, &wish)?;
+        planner.estimate(&mut plan);
+        plans.push(plan);
     }
     let refused = plans.iter().any(|plan| plan.refusals().next().is_some());
     if args.json {

@@ -108,12 +108,13 @@ pub(crate) fn per_second(pages: u64, seconds: f64) -> Bytes {
     Bytes::new((Bytes::from_pages(pages).get() as f64 / seconds) as u64)
 }
 
-/// A time with three digits: `4.12 ms`.
+/// A time with two or three digits: `18 us`, `4.1 ms`, `667 ms`, `1.25 s`.
 pub(crate) fn time(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    match seconds {
+    match time.as_secs_f64() {
+        s if s < 1e-5 => format!("{:.1} us", s * 1e6),
         s if s < 1e-3 => format!("{:.0} us", s * 1e6),
-        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s if s < 1e-1 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s => format!("{s:.2} s"),
     }
 }

@@ -58,6 +58,8 @@ fn message(before: &[u8], quoted: &[u8], after: &[u8]) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn words(text: &str) -> Vec<OsString> {
@@ -111,5 +113,23 @@ mod tests {
         let bytes = [OsStr::from_bytes(b"-\xff\xfe").to_owned()];
         let complaint = OsStr::from_bytes(b"invalid option -- '\xff'").to_owned();
         assert_eq!(parse(&bytes, false), Parsed::Usage(Some(complaint)));
+    }
+
+    proptest! {
+        #[test]
+        fn words_without_a_dash_are_operands_in_their_order(
+            line in prop::collection::vec("([^-\u{0}].{0,5})?", 0..6),
+            posix in any::<bool>(),
+        ) {
+            let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let operands = line.iter().map(OsStr::new).collect();
+            prop_assert_eq!(parse(&words, posix), Parsed::Operands(operands));
+        }
+
+        #[test]
+        fn no_words_make_it_panic(line in prop::collection::vec("-{0,2}.{0,6}", 0..6)) {
+            let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+            let _ = parse(&words, false);
+        }
     }
 }

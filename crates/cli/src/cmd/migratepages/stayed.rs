@@ -139,6 +139,7 @@ fn left_behind(
 #[cfg(test)]
 mod tests {
     use linux::proc::numa_maps::parse;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -232,5 +233,31 @@ mod tests {
     fn a_mapping_that_is_gone_has_no_pages_that_stayed() {
         let seen = stayed("7f00 default anon=4 N0=4 kernelpagesize_kB=4", "", &[(0, 1)]);
         assert_eq!((seen.asked, seen.pages()), (4, 0));
+    }
+    proptest! {
+        #[test]
+        fn no_more_pages_stayed_than_were_to_move(
+            was in prop::array::uniform4(0..50u64),
+            is in prop::array::uniform4(0..50u64),
+            pairs in prop::sample::select(vec![
+                vec![(0, 1)], vec![(1, 2), (0, 1)], vec![(2, 1), (0, 1)], vec![(3, 2), (2, 1), (1, 0)],
+            ]),
+        ) {
+            let line = |[a, b, c, d]: [u64; 4]| {
+                format!("7f00 default anon=1 N0={a} N1={b} N2={c} N3={d} kernelpagesize_kB=4")
+            };
+            let seen = stayed(&line(was), &line(is), &pairs);
+            prop_assert!(seen.pages() <= seen.asked, "{seen:?}");
+            prop_assert_eq!(seen.nodes.is_empty(), seen.pages() == 0);
+        }
+
+        #[test]
+        fn nothing_stayed_when_every_page_went_where_it_was_to_go(
+            [a, b, c] in prop::array::uniform3(0..50u64),
+        ) {
+            let was = format!("7f00 default anon=1 N0={a} N1={b} N2={c} kernelpagesize_kB=4");
+            let is = format!("7f00 default anon=1 N1={a} N2={} kernelpagesize_kB=4", b + c);
+            prop_assert_eq!(stayed(&was, &is, &[(1, 2), (0, 1)]).pages(), 0);
+        }
     }
 }
