@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::job::Job;
-use crate::mounts::report;
-use crate::port::{PortError, Receiver, Sender, lock};
+use crate::port::{Receiver, Sender, lock};
 use crate::protocol::{Command, End, Id, Message, VERSION};
 use crate::reaper::Reaper;
 
@@ -33,7 +32,8 @@ struct Agent {
 ///
 /// # Errors
 ///
-/// What reading or writing the port gave.
+/// What reading or writing the port gave. A message that arrived damaged is one too: the run that
+/// it was for would never end, and the lab wait until its time limit.
 pub(crate) fn serve(port: File) -> io::Result<()> {
     let mut agent = Agent {
         sender: Arc::new(Sender::new(port.try_clone()?)),
@@ -49,12 +49,9 @@ pub(crate) fn serve(port: File) -> io::Result<()> {
     agent.sender.send(&Message::Ready { version: VERSION, kernel })?;
     let mut receiver = Receiver::new(port);
     loop {
-        match receiver.receive() {
-            Ok(None | Some(Message::PowerOff)) => return Ok(()),
-            Ok(Some(message)) => agent.handle(message)?,
-            Err(PortError::Read(error)) => return Err(error),
-            // The lab sees a message lost as a run that does not end; here is why.
-            Err(error) => report("understand the lab", Err(io::Error::other(error))),
+        match receiver.receive().map_err(io::Error::other)? {
+            None | Some(Message::PowerOff) => return Ok(()),
+            Some(message) => agent.handle(message)?,
         }
     }
 }
@@ -102,9 +99,8 @@ impl Agent {
                 Ok(())
             }
             Err(error) => {
-                let program = command.argv.first().map(|name| String::from_utf8_lossy(name));
                 let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-                let text = format!("cannot start {}: {error}", program.unwrap_or_default());
+                let text = format!("cannot start {}: {error}", described(command));
                 self.sender.send(&Message::Failed { id, code, text })
             }
         }
@@ -140,6 +136,16 @@ impl Agent {
     fn put_failed(&self, id: Id, path: &Path, error: &io::Error) -> io::Result<()> {
         let text = format!("cannot write {}: {error}", path.display());
         self.sender.send(&Message::Failed { id, code: 1, text })
+    }
+}
+
+/// The program of a command, and its folder: either may be what is not there.
+fn described(command: &Command) -> String {
+    let program = command.argv.first().map(|name| String::from_utf8_lossy(name));
+    let program = program.unwrap_or("a command without words".into());
+    match command.cwd.as_slice() {
+        [] => program.into_owned(),
+        cwd => format!("{program} in {}", String::from_utf8_lossy(cwd)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Signs of death, worst first: in the kernel's words, our init's, and QEMU's.
-const SIGNS: [&str; 11] = [
+const SIGNS: [&str; 12] = [
     "Kernel panic",
     "Oops:",
     "BUG:",
@@ -19,6 +19,7 @@ const SIGNS: [&str; 11] = [
     "Out of memory:",
     "pagetide init: cannot serve",
     "qemu-system-x86_64: ",
+    "qemu: ",
 ];
 
 /// How far back signs are looked for; a program may have written a lot to the console.
