@@ -36,12 +36,12 @@ pub enum AptError {
         suites: String,
     },
     /// A program could not be started.
-    #[error("cannot start {program}: {source}")]
+    #[error("cannot start {program}: {reason}")]
     Start {
         /// The program.
         program: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A program failed.
     #[error("{program} failed: {reason}")]
@@ -52,12 +52,12 @@ pub enum AptError {
         reason: String,
     },
     /// apt's private folder could not be prepared.
-    #[error("cannot write {path}: {source}", path = path.display())]
+    #[error("cannot write {path}: {reason}", path = path.display())]
     Write {
         /// The folder.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -77,7 +77,7 @@ impl Apt {
         let mirrors = Mirrors::of_this_computer().ok_or(AptError::NoMirror)?;
         let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
         let keyring = keyring.ok_or(AptError::NoKeyring)?;
-        let failed = |source| AptError::Write { path: folder.to_owned(), source };
+        let failed = |reason| AptError::Write { path: folder.to_owned(), reason };
         for part in ["lists/partial", "cache/archives/partial", "state"] {
             fs::create_dir_all(folder.join(part)).map_err(failed)?;
         }
@@ -110,7 +110,7 @@ impl Apt {
     /// [`AptError`].
     pub(crate) fn unpack(&self, package: &str, to: &Path) -> Result<(), AptError> {
         let downloads = self.folder.join("downloads");
-        let failed = |source| AptError::Write { path: downloads.clone(), source };
+        let failed = |reason| AptError::Write { path: downloads.clone(), reason };
         fs::create_dir_all(&downloads).map_err(failed)?;
         self.run("apt-get", "apt-get download", &["download", package], &downloads)?;
         for file in fs::read_dir(&downloads).map_err(failed)? {
@@ -145,7 +145,7 @@ fn run(
     what: &'static str,
 ) -> Result<String, AptError> {
     let command = command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-    let output = command.output().map_err(|source| AptError::Start { program, source })?;
+    let output = command.output().map_err(|reason| AptError::Start { program, reason })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -194,6 +194,10 @@ Dir::Cache "{folder}/cache";
 Dir::Cache::archives "{folder}/cache/archives";
 APT::Architecture "amd64";
 APT::Sandbox::User "";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
 "#
     )
 }

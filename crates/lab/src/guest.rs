@@ -71,12 +71,12 @@ pub enum GuestError {
         package: &'static str,
     },
     /// Something on this computer went wrong.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {reason}")]
     Host {
         /// What was tried.
         what: &'static str,
         /// What the kernel of this computer said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The guest is gone, or was from the start.
     #[error("{0}")]
@@ -262,7 +262,7 @@ impl Guest {
     pub(crate) fn send(&self, message: &Message) -> Result<(), GuestError> {
         match self.sender.send(message) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(GuestError::Host { what: "send this to the guest", source: error })
+                Err(GuestError::Host { what: "send this to the guest", reason: error })
             }
             result => result.map_err(|_| self.gone()),
         }
@@ -295,7 +295,7 @@ pub fn command<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Command {
 }
 
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> GuestError {
-    move |source| GuestError::Host { what, source }
+    move |reason| GuestError::Host { what, reason }
 }
 
 /// For two writers that do not know of each other: each must append.

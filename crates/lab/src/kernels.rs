@@ -162,14 +162,14 @@ pub enum KernelError {
         path: PathBuf,
     },
     /// The store cannot be written or read.
-    #[error("cannot keep kernel {name} in {path}: {source}", path = path.display())]
+    #[error("cannot keep kernel {name} in {path}: {reason}", path = path.display())]
     Store {
         /// The kernel.
         name: KernelName,
         /// The folder.
         path: PathBuf,
         /// What the kernel of this computer said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The package holds no kernel where Debian puts it.
     #[error("package {package} holds no vmlinuz")]
@@ -179,13 +179,13 @@ pub enum KernelError {
     },
     /// apt or dpkg failed.
     #[error(
-        "cannot fetch kernel {name}: {source}; without a network, give --kernel the path of a vmlinuz"
+        "cannot fetch kernel {name}: {reason}; without a network, give --kernel the path of a vmlinuz"
     )]
     Fetch {
         /// The kernel.
         name: KernelName,
         /// What failed.
-        source: AptError,
+        reason: AptError,
     },
 }
 
@@ -248,7 +248,7 @@ impl KernelStore {
         if !self.may_fetch {
             return Err(KernelError::NotInFolder { name, path: folder.join("vmlinuz") });
         }
-        let failed = |source| KernelError::Store { name, path: self.folder.clone(), source };
+        let failed = |reason| KernelError::Store { name, path: self.folder.clone(), reason };
         fs::create_dir_all(&self.folder).map_err(failed)?;
         // Held until this function returns: of two that want the same kernel, one fetches it.
         let lock = File::create(self.folder.join("lock")).map_err(failed)?;
@@ -258,14 +258,18 @@ impl KernelStore {
         }
         let aside = self.folder.join("aside");
         let made = make_anew(&aside).map_err(failed)?;
-        let package = fetch(name, &aside, note)?;
-        fill(&made, &aside.join("package"), &package).map_err(failed)?;
-        if in_folder(&made).is_none() {
-            return Err(KernelError::NoImage { package });
-        }
-        fs::rename(&made, &folder).map_err(failed)?;
-        fs::remove_dir_all(&aside).map_err(failed)?;
-        in_folder(&folder).ok_or(KernelError::NoImage { package })
+        let package = fetch(name, &aside, note).and_then(|package| {
+            fill(&made, &aside.join("package"), &package).map_err(failed)?;
+            Ok(package)
+        });
+        let kept = package.and_then(|package| match in_folder(&made) {
+            Some(_) => fs::rename(&made, &folder).map_err(failed),
+            None => Err(KernelError::NoImage { package }),
+        });
+        // What stays is removed by the next fetch.
+        let _ = fs::remove_dir_all(&aside);
+        kept?;
+        in_folder(&folder).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -302,7 +306,7 @@ fn fetch(
     aside: &Path,
     note: &mut dyn FnMut(&str),
 ) -> Result<String, KernelError> {
-    let failed = |source| KernelError::Fetch { name, source };
+    let failed = |reason| KernelError::Fetch { name, reason };
     note(&format!("fetching kernel {name} from Debian's archive, once"));
     let apt = Apt::open(&aside.join("apt"), name.suites()).map_err(failed)?;
     let names = apt.packages("linux-").map_err(failed)?;

@@ -29,12 +29,12 @@ pub enum ProgramError {
         name: String,
     },
     /// It is there, and cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}: {reason}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Its interpreter did not list its libraries.
     #[error("cannot list the libraries of {path}: {reason}", path = path.display())]
@@ -66,7 +66,7 @@ pub(crate) fn find(name: &OsStr) -> Result<PathBuf, ProgramError> {
 
 /// Reads a file that goes into the guest.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
-    fs::read(path).map_err(|source| ProgramError::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|reason| ProgramError::Read { path: path.to_owned(), reason })
 }
 
 /// Files without which a program does not start: its interpreter and its libraries, all absolute.

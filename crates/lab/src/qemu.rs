@@ -247,7 +247,13 @@ fn has_hmat(topology: &Topology) -> bool {
 
 /// Latency and bandwidth from each node with CPUs to each with memory. The machine gives those of
 /// the nearest CPUs; from farther ones they are worse in proportion to the distance.
+///
+/// The kernel makes tiers only when it is told both of every node (`mt_perf_to_adistance`), so
+/// where the machine leaves one out, the node has what the first node that tells it has.
 fn speeds(topology: &Topology) -> Vec<(String, String)> {
+    let nodes = topology.nodes();
+    let latency = nodes.iter().find_map(|node| node.latency_ns).unwrap_or(LATENCY_NS);
+    let bandwidth = nodes.iter().find_map(|node| node.bandwidth_per_s).unwrap_or(BANDWIDTH_PER_S);
     let step = bandwidth_step(topology);
     let mut pairs = Vec::new();
     let mut add = |from: &Node, to: &Node, kind: &str, value: String| {
@@ -255,27 +261,28 @@ fn speeds(topology: &Topology) -> Vec<(String, String)> {
         let target = format!("hmat-lb,initiator={from},target={to},hierarchy=memory");
         pairs.push(option("-numa", format!("{target},data-type=access-{kind},{kind}={value}")));
     };
-    let initiators = |(from, to): &(&Node, &Node)| !from.cpus.is_empty() && to.memory > Bytes::ZERO;
-    for (from, to) in every_pair(topology.nodes()).filter(initiators) {
+    let told = |(from, to): &(&Node, &Node)| !from.cpus.is_empty() && to.memory > Bytes::ZERO;
+    for (from, to) in every_pair(nodes).filter(told) {
         let near = topology.distance(initiator(topology, to), to.id);
         let near = u64::from(near.unwrap_or(Topology::LOCAL_DISTANCE));
         let far = u64::from(distance(topology, from, to));
-        if let Some(latency) = to.latency_ns {
-            add(from, to, "latency", (u64::from(latency) * far / near).to_string());
-        }
-        if let Some(bandwidth) = to.bandwidth_per_s {
-            let steps = (bandwidth.get() * near / far / step).max(1);
-            add(from, to, "bandwidth", format!("{}M", steps * step / MIB));
-        }
+        let latency = u64::from(to.latency_ns.unwrap_or(latency)) * far / near;
+        add(from, to, "latency", latency.to_string());
+        let bandwidth = to.bandwidth_per_s.unwrap_or(bandwidth).get() / far * near;
+        add(from, to, "bandwidth", format!("{}M", (bandwidth / step).max(1) * step / MIB));
     }
     pairs
 }
+
+/// What every node has when the machine tells only the other of the two.
+const LATENCY_NS: u32 = 100;
+const BANDWIDTH_PER_S: Bytes = Bytes::new(16 << 30);
 
 /// The ACPI table holds bandwidths as 16-bit multiples of one unit, and QEMU refuses what does not
 /// fit; it also takes nothing smaller than a MiB.
 fn bandwidth_step(topology: &Topology) -> u64 {
     let all = topology.nodes().iter().filter_map(|node| node.bandwidth_per_s);
-    let most = all.map(Bytes::get).max().unwrap_or(0);
+    let most = all.map(Bytes::get).max().unwrap_or(BANDWIDTH_PER_S.get());
     (most >> 15).next_power_of_two().max(MIB)
 }
 
@@ -363,10 +370,12 @@ mod tests {
             "initiator=1,target=2,hierarchy=memory,data-type=access-latency,latency=300",
             "initiator=0,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=30720M",
             "initiator=1,target=2,hierarchy=memory,data-type=access-bandwidth,bandwidth=20480M",
+            // Node 0 does not tell its speed, and has that of the first that does.
+            "initiator=0,target=0,hierarchy=memory,data-type=access-latency,latency=200",
+            "initiator=0,target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=30720M",
         ] {
             assert!(line.contains(words), "{words:?} is not in {line}");
         }
-        assert!(!line.contains("target=0"), "node 0 says nothing of its speed: {line}");
     }
 
     #[test]

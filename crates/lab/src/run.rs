@@ -133,7 +133,7 @@ const SIGKILL: u8 = 9;
 
 fn write_now(to: &mut dyn Write, bytes: &[u8]) -> Result<(), GuestError> {
     let written = to.write_all(bytes).and_then(|()| to.flush());
-    written.map_err(|source| GuestError::Host { what: "write what the command wrote", source })
+    written.map_err(|reason| GuestError::Host { what: "write what the command wrote", reason })
 }
 
 /// Acts on a command that runs.
