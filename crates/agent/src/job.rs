@@ -6,7 +6,7 @@
 //! write later is read and dropped, so that they are neither blocked nor killed by `SIGPIPE`.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -49,7 +49,7 @@ impl Job {
         let ends = Ends::open(command.terminal)?;
         let (child, exit) = reaper.start(&mut to_start(command, ends.inner)?)?;
         let window = Arc::new(Window::new(OUTPUT_WINDOW_BYTES));
-        let (gone, gone_writer) = rustix::pipe::pipe()?;
+        let (gone, gone_writer) = io::pipe()?;
         let gone = Arc::new(gone);
 
         let (drained, all_drained) = mpsc::channel::<()>();
@@ -200,7 +200,7 @@ struct Pump {
     stream: Stream,
     source: File,
     /// Hangs up when the command has ended.
-    gone: Arc<OwnedFd>,
+    gone: Arc<PipeReader>,
     sender: Arc<Sender<File>>,
     window: Arc<Window>,
 }

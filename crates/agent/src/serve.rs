@@ -161,3 +161,6 @@ fn create(path: &Path, mode: u32) -> io::Result<File> {
     file.set_permissions(Permissions::from_mode(mode))?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -89,9 +88,9 @@ pub enum GuestError {
         /// The agent's version.
         theirs: u32,
     },
-    /// A file could not be written in the guest.
+    /// A file could not be written or read in the guest.
     #[error("in the guest: {text}")]
-    Put {
+    File {
         /// What was tried, and what the guest's kernel said.
         text: String,
     },
@@ -156,7 +155,7 @@ impl Guest {
         let (ready, booted) = mpsc::channel();
         let (close, closed) = mpsc::channel();
         thread::spawn({
-            let reading = Reading::new(Arc::clone(&routes), Arc::clone(&sender), ready);
+            let reading = Reading::new(Arc::clone(&routes), ready);
             move || {
                 reading.run(reader);
                 drop(close);
@@ -191,7 +190,7 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`GuestError::Put`]; [`GuestError::Gone`].
+    /// [`GuestError::File`]; [`GuestError::Gone`].
     pub fn put(&self, path: &str, mode: u32, bytes: &[u8]) -> Result<(), GuestError> {
         let path = path.as_bytes().to_vec();
         let mut running = self.begin(|id| Message::Put { id, path, mode })?;
@@ -204,12 +203,12 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`GuestError::Put`] when it cannot be read; [`GuestError::Gone`].
+    /// [`GuestError::File`] when it cannot be read; [`GuestError::Gone`].
     pub fn get(&self, path: &str) -> Result<Vec<u8>, GuestError> {
         let output = self.run(["cat", "--", path])?;
         match output.code {
             0 => Ok(output.stdout),
-            _ => Err(GuestError::Put { text: output.stderr_text().trim_end().to_owned() }),
+            _ => Err(GuestError::File { text: output.stderr_text().trim_end().to_owned() }),
         }
     }
 
@@ -222,7 +221,7 @@ impl Guest {
         &self,
         argv: impl IntoIterator<Item = S>,
     ) -> Result<Output, GuestError> {
-        let running = self.start(command(argv))?;
+        let running = self.start(Command::new(argv))?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let code = running.wait(&mut stdout, &mut stderr)?;
         Ok(Output { code, stdout, stderr })
@@ -259,7 +258,7 @@ impl Guest {
         Ok(running)
     }
 
-    pub(crate) fn send(&self, message: &Message) -> Result<(), GuestError> {
+    fn send(&self, message: &Message) -> Result<(), GuestError> {
         match self.sender.send(message) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 Err(GuestError::Host { what: "send this to the guest", reason: error })
@@ -286,12 +285,6 @@ impl Guest {
         let console = Console::read(&self.log);
         GuestError::Gone(Box::new(Death { machine: self.machine.clone(), cause, console }))
     }
-}
-
-/// A command of these words, without more.
-pub fn command<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Command {
-    let argv = argv.into_iter().map(|word| word.as_ref().as_bytes().to_vec()).collect();
-    Command { argv, ..Command::default() }
 }
 
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> GuestError {

@@ -2,14 +2,14 @@
 //! put that it belongs to.
 //!
 //! That thread never waits for a run: what a run has not taken yet is bounded by its window, which
-//! the agent keeps to.
+//! the agent keeps to. Nor does it send: the agent may wait to be read before it reads on.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::{Arc, Mutex, mpsc};
 
 use agent::frame::FrameError;
-use agent::port::{PortError, Receiver, Sender, Window, lock};
+use agent::port::{PortError, Receiver, Window, lock};
 use agent::protocol::{End, Id, Message, Stream};
 
 /// What a run hears.
@@ -66,10 +66,11 @@ impl Routes {
         lock(&self.state).complaint.clone()
     }
 
-    /// False when nobody listens.
-    fn pass(&self, id: Id, event: Event) -> bool {
-        let state = lock(&self.state);
-        state.open.get(&id).is_some_and(|(sender, _)| sender.send(event).is_ok())
+    fn pass(&self, id: Id, event: Event) {
+        if let Some((sender, _)) = lock(&self.state).open.get(&id) {
+            // Nobody listens to a run that was dropped.
+            let _ = sender.send(event);
+        }
     }
 
     fn took(&self, id: Id, bytes: u32) {
@@ -89,20 +90,15 @@ impl Routes {
 }
 
 /// The thread that reads.
-pub(crate) struct Reading<W> {
+pub(crate) struct Reading {
     routes: Arc<Routes>,
-    sender: Arc<Sender<W>>,
     ready: Option<mpsc::Sender<(u32, String)>>,
 }
 
-impl<W: Write> Reading<W> {
+impl Reading {
     /// `ready` hears the agent's version and its kernel, or is dropped.
-    pub(crate) fn new(
-        routes: Arc<Routes>,
-        sender: Arc<Sender<W>>,
-        ready: mpsc::Sender<(u32, String)>,
-    ) -> Self {
-        Self { routes, sender, ready: Some(ready) }
+    pub(crate) fn new(routes: Arc<Routes>, ready: mpsc::Sender<(u32, String)>) -> Self {
+        Self { routes, ready: Some(ready) }
     }
 
     /// Reads until the guest is gone, or says what nobody understands.
@@ -128,11 +124,7 @@ impl<W: Write> Reading<W> {
                 }
             }
             Message::Output { id, stream, bytes } => {
-                let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                if !self.routes.pass(id, Event::Output(stream, bytes)) {
-                    // A run that nobody waits for must not stand still for want of a reader.
-                    let _ = self.sender.send(&Message::Took { id, bytes: count });
-                }
+                self.routes.pass(id, Event::Output(stream, bytes));
             }
             Message::Took { id, bytes } => self.routes.took(id, bytes),
             Message::Ended { id, end } => {
@@ -167,8 +159,7 @@ mod tests {
             agent::frame::encode(&message.encode(), &mut stream).unwrap();
         }
         let (ready, booted) = mpsc::channel();
-        let sender = Arc::new(Sender::new(Vec::new()));
-        Reading::new(Arc::clone(&routes), sender, ready).run(stream.as_slice());
+        Reading::new(Arc::clone(&routes), ready).run(stream.as_slice());
         (routes, route, booted)
     }
 

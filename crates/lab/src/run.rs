@@ -100,9 +100,9 @@ impl<'g> Running<'g> {
         drop(self.take_input());
         match self.next_event()? {
             Event::Ended(_) => Ok(()),
-            Event::Failed { text, .. } => Err(GuestError::Put { text }),
+            Event::Failed { text, .. } => Err(GuestError::File { text }),
             Event::Output(..) => {
-                Err(GuestError::Put { text: "a file that is put says something".to_owned() })
+                Err(GuestError::File { text: "a file that is put says something".to_owned() })
             }
         }
     }
@@ -115,15 +115,17 @@ impl<'g> Running<'g> {
 
     fn took(&self, bytes: usize) -> Result<(), GuestError> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.guest.send(&Message::Took { id: self.control.id, bytes })
+        self.control.took(bytes).map_err(|_| self.guest.gone())
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            // Fails only for a guest that is gone, and its commands with it.
+            // Both fail only for a guest that is gone, and its commands with it. What the command
+            // still writes is taken as read, or the agent would keep it for ever.
             let _ = self.control.signal(SIGKILL);
+            let _ = self.control.took(u32::MAX);
             self.guest.routes().forget(self.control.id);
         }
     }
@@ -160,6 +162,11 @@ impl Control {
     /// `EPIPE`: the guest is gone.
     pub fn resize(&self, size: WindowSize) -> io::Result<()> {
         self.sender.send(&Message::Resize { id: self.id, size })
+    }
+
+    /// So many bytes of its output have reached their destination.
+    fn took(&self, bytes: u32) -> io::Result<()> {
+        self.sender.send(&Message::Took { id: self.id, bytes })
     }
 }
 

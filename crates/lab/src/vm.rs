@@ -41,6 +41,8 @@ enum Stop {
 pub(crate) struct Vm {
     stop: mpsc::Sender<Stop>,
     keeper: Option<JoinHandle<VmEnd>>,
+    /// How it ended, once that is known.
+    end: VmEnd,
 }
 
 impl Vm {
@@ -65,7 +67,7 @@ impl Vm {
         })?;
         let gone = |_| Err(io::Error::other("the thread that starts QEMU is gone"));
         start.recv().unwrap_or_else(gone)?;
-        Ok(Self { stop, keeper: Some(keeper) })
+        Ok(Self { stop, keeper: Some(keeper), end: VmEnd::Killed })
     }
 
     /// Tells how a QEMU ended that has closed its port, or kills it when it has not ended after all.
@@ -76,10 +78,10 @@ impl Vm {
     fn stop(&mut self, stop: Stop) -> VmEnd {
         // Fails when the time limit was faster.
         let _ = self.stop.send(stop);
-        match self.keeper.take().map(JoinHandle::join) {
-            Some(Ok(end)) => end,
-            Some(Err(_)) | None => VmEnd::Killed,
+        if let Some(Ok(end)) = self.keeper.take().map(JoinHandle::join) {
+            self.end = end;
         }
+        self.end
     }
 }
 
@@ -149,6 +151,7 @@ mod tests {
         let mut vm = Vm::start(command, Duration::from_secs(900)).unwrap();
         let VmEnd::Exited(status) = vm.post_mortem() else { panic!("it had not ended") };
         assert_eq!(status.code(), Some(7));
+        assert_eq!(vm.post_mortem(), VmEnd::Exited(status), "and told again");
     }
 
     #[test]
