@@ -10,7 +10,7 @@ use engine::memory::{Memory as _, Sharing};
 use engine::mover::{MoveOptions, Mover, Progress};
 use engine::outcome::Outcome;
 use engine::pace::Limits;
-use engine::planner::{Planner, Wanted, Wish};
+use engine::planner::{Depth, Planner, Wanted, Wish};
 use engine::route::Route;
 use linux::Root;
 use linux::calls::{MoveFlags, migrate_pages, move_pages};
@@ -43,7 +43,7 @@ fn our_move(
     };
     timed(|| {
         let (id, memory) = target.open()?;
-        let plan = planner.plan(&id, &memory, &wish)?;
+        let plan = planner.plan(&id, &memory, &wish, Depth::Refusals)?;
         let stop = AtomicBool::new(false);
         Ok(Mover::new(&memory, &plan, options, &stop, on_progress).run(None)?)
     })
@@ -62,6 +62,10 @@ struct Duel {
     theirs: Sample,
     our_stalls: Sample,
     their_stalls: Sample,
+    /// The part of our time that the calls of move_pages took.
+    calls: Sample,
+    /// The most calls that one move took.
+    call_count: u64,
 }
 
 impl Duel {
@@ -83,6 +87,8 @@ impl Duel {
             target.stall_us()?;
             let (outcome, took) = our_move(target, &planner, at, options, on_progress)?;
             duel.ours.add(took);
+            duel.call_count = duel.call_count.max(outcome.calls);
+            duel.calls.add(Duration::from_nanos(outcome.calls_ns));
             duel.our_stalls.add(Duration::from_secs_f64(target.stall_us()? / 1e6));
             let pages = target.areas[0].pages();
             ensure!(outcome.moved_pages >= pages, "only {} pages moved", outcome.moved_pages);
@@ -93,6 +99,7 @@ impl Duel {
 
     fn report(&self, name: &str) -> anyhow::Result<()> {
         row(name, &self.ours, "migrate_pages", &self.theirs)?;
+        row("of which in the kernel's calls", &self.calls, "migrate_pages", &self.theirs)?;
         Ok(row(
             "longest stall of the target",
             &self.our_stalls,
@@ -105,10 +112,13 @@ impl Duel {
 const DEFAULTS: MoveOptions =
     MoveOptions { limits: Limits { rate_per_s: None, stall_max: None }, threads: 1 };
 
-/// 256 MiB whose pages a thread keeps touching, at default settings.
+/// 256 MiB at default settings, idle and while a thread keeps touching it.
 pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
+    let mut target = Target::start(&["a=anon:256M,node=0"])?;
+    Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, idle")?;
+    drop(target);
     let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
-    Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB at default settings")
+    Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, being touched")
 }
 
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
@@ -188,7 +198,7 @@ pub(crate) fn own_cost() -> anyhow::Result<()> {
         let (id, memory) = target.open()?;
         let route = Wanted::Route(Route::To(at));
         let wish = Wish { route, filter: Filter::default(), sharing: Sharing::OwnOnly };
-        let plan = planner.plan(&id, &memory, &wish)?;
+        let plan = planner.plan(&id, &memory, &wish, Depth::Refusals)?;
         let stop = AtomicBool::new(false);
         let outcome = Mover::new(&memory, &plan, DEFAULTS, &stop, &|_| ()).run(None)?;
         ensure!(memory.is_alive());

@@ -10,24 +10,38 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use linux::ReadError;
-use machine::{AddrRange, NodeId};
+use machine::{AddrRange, BASE_PAGE_BYTES, NodeId};
 
 use crate::filter::Filter;
 use crate::memory::Memory;
 use crate::placement::{Kind, Mapping, PageSize, Run};
 use crate::plan::PlannedPass;
+use crate::route::Destination;
 
 /// Base pages that are looked up ahead of the batch at hand.
 const READ_AHEAD_PAGES: u64 = 32768;
 /// How often a page is tried before it counts as stayed.
 pub(crate) const MAX_ROUNDS: u8 = 3;
 
-/// A page to move: a folio, by its first mapped address.
+/// Neighbouring pages to move, of the lane's page size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    pub(crate) address: u64,
+pub(crate) struct Piece {
+    /// Address of the first page.
+    pub(crate) start: u64,
+    /// Pages of the lane's size; each is one address for the kernel.
+    pub(crate) count: u64,
     pub(crate) from: NodeId,
     pub(crate) kind: Kind,
+}
+
+impl Piece {
+    /// Takes the first `count` pages off; the rest stays.
+    fn split_off_front(&mut self, count: u64, size: PageSize) -> Self {
+        let front = Self { count, ..*self };
+        self.start += count * size.base_pages() * BASE_PAGE_BYTES;
+        self.count -= count;
+        front
+    }
 }
 
 /// What the pages of one batch have in common.
@@ -45,13 +59,54 @@ pub(crate) struct Lane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) lane: Lane,
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 impl Batch {
     /// Base pages of the batch.
     pub(crate) fn pages(&self) -> u64 {
-        self.candidates.len() as u64 * self.lane.size.base_pages()
+        let count: u64 = self.pieces.iter().map(|piece| piece.count).sum();
+        count * self.lane.size.base_pages()
+    }
+
+    /// Each page with the piece that it belongs to, in order.
+    pub(crate) fn each_page(&self) -> impl Iterator<Item = (u64, &Piece)> {
+        let step = self.lane.size.base_pages() * BASE_PAGE_BYTES;
+        self.pieces
+            .iter()
+            .flat_map(move |piece| (0..piece.count).map(move |at| (piece.start + at * step, piece)))
+    }
+}
+
+/// Pages that wait for their turn.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    pieces: VecDeque<Piece>,
+    /// Pages of the lane's size in all of them.
+    count: u64,
+}
+
+impl Line {
+    fn push(&mut self, piece: Piece) {
+        self.count += piece.count;
+        self.pieces.push_back(piece);
+    }
+
+    fn take(&mut self, count: u64, size: PageSize) -> Vec<Piece> {
+        let mut left = count.min(self.count);
+        self.count -= left;
+        let mut taken = Vec::new();
+        while left > 0
+            && let Some(piece) = self.pieces.front_mut()
+        {
+            if piece.count > left {
+                taken.push(piece.split_off_front(left, size));
+                break;
+            }
+            left -= piece.count;
+            taken.extend(self.pieces.pop_front());
+        }
+        taken
     }
 }
 
@@ -82,7 +137,7 @@ pub(crate) struct Feed<'a> {
     pass: Option<&'a PlannedPass>,
     /// What is left to look up in this pass.
     parts: VecDeque<(Mapping, AddrRange)>,
-    lanes: BTreeMap<Lane, VecDeque<Candidate>>,
+    lanes: BTreeMap<Lane, Line>,
     queued_pages: u64,
     batches_out: u32,
     /// Base pages that the limit still allows.
@@ -133,23 +188,21 @@ impl<'a> Feed<'a> {
     }
 
     /// Takes a batch back: `retry` are its pages that are worth another try.
-    pub(crate) fn give_back(&mut self, lane: Lane, retry: Vec<Candidate>) {
+    pub(crate) fn give_back(&mut self, lane: Lane, retry: Vec<Piece>) {
         self.batches_out -= 1;
-        if retry.is_empty() {
-            return;
-        }
         let lane = Lane { round: lane.round + 1, ..lane };
-        self.queued_pages += retry.len() as u64 * lane.size.base_pages();
-        self.lanes.entry(lane).or_default().extend(retry);
+        for piece in retry {
+            self.queued_pages += piece.count * lane.size.base_pages();
+            self.lanes.entry(lane).or_default().push(piece);
+        }
     }
 
     /// Sends no more pages of this size to a node that had no memory for one.
     pub(crate) fn mark_full(&mut self, node: NodeId, size: PageSize) {
         self.full.insert((node, size));
-        for (lane, candidates) in &mut self.lanes {
+        for (lane, line) in &mut self.lanes {
             if lane.to == node && lane.size == size {
-                let pages = candidates.len() as u64 * size.base_pages();
-                candidates.clear();
+                let pages = std::mem::take(line).count * size.base_pages();
                 self.queued_pages -= pages;
                 self.counts.no_memory += pages;
             }
@@ -196,37 +249,59 @@ impl<'a> Feed<'a> {
         if !self.filter.accepts(run) {
             return None;
         }
-        let is_source = pass.from.contains(run.node);
-        let pages = run.size.base_pages();
-        for address in run.page_starts() {
-            let to = pass.to.node_for(address, run);
-            if to == run.node {
-                self.counts.already_there += pages;
-                continue;
+        match &pass.to {
+            Destination::Node(to) => {
+                self.queue_piece(pass, run, *to, run.start, run.count(), enough)
             }
-            if !is_source {
-                continue;
-            }
-            if self.queued_pages >= enough {
-                return Some(address);
-            }
-            if self.allowed_pages < pages {
-                self.allowed_pages = 0;
-                self.parts.clear();
-                return Some(u64::MAX);
-            }
-            self.allowed_pages -= pages;
-            self.counts.found += pages;
-            if self.full.contains(&(to, run.size)) {
-                self.counts.no_memory += pages;
-                continue;
-            }
+            Destination::Interleave(_) => run.page_starts().find_map(|address| {
+                let to = pass.to.node_for(address, run);
+                self.queue_piece(pass, run, to, address, 1, enough)
+            }),
+        }
+    }
+
+    /// Puts `count` neighbouring pages of a run, all for one node, in line.
+    fn queue_piece(
+        &mut self,
+        pass: &PlannedPass,
+        run: &Run,
+        to: NodeId,
+        start: u64,
+        count: u64,
+        enough: u64,
+    ) -> Option<u64> {
+        let size_pages = run.size.base_pages();
+        if to == run.node {
+            self.counts.already_there += count * size_pages;
+            return None;
+        }
+        if !pass.from.contains(run.node) {
+            return None;
+        }
+        let space = enough.saturating_sub(self.queued_pages).div_ceil(size_pages);
+        let allowed = self.allowed_pages / size_pages;
+        let taken = count.min(space).min(allowed);
+        let pages = taken * size_pages;
+        self.allowed_pages -= pages;
+        self.counts.found += pages;
+        if self.full.contains(&(to, run.size)) {
+            self.counts.no_memory += pages;
+        } else if taken > 0 {
             let lane = Lane { round: 1, shared: run.shared, to, size: run.size };
-            let candidate = Candidate { address, from: run.node, kind: run.kind };
-            self.lanes.entry(lane).or_default().push_back(candidate);
+            let piece = Piece { start, count: taken, from: run.node, kind: run.kind };
+            self.lanes.entry(lane).or_default().push(piece);
             self.queued_pages += pages;
         }
-        None
+        if taken == count {
+            return None;
+        }
+        if taken == allowed {
+            // The limit is reached: this pass has nothing more to look up, and neither have others.
+            self.allowed_pages = 0;
+            self.parts.clear();
+            return Some(u64::MAX);
+        }
+        Some(start + pages * BASE_PAGE_BYTES)
     }
 
     /// The first lane with a full chunk; when all is looked up, the first lane with anything. First
@@ -234,17 +309,48 @@ impl<'a> Feed<'a> {
     fn take(&mut self, chunk_pages: u64) -> Option<Batch> {
         let more_to_come = !self.parts.is_empty() && self.queued_pages < READ_AHEAD_PAGES;
         let wanted = |lane: &Lane| (chunk_pages / lane.size.base_pages()).max(1);
-        let full_lane = self.lanes.iter().find(|(lane, line)| line.len() as u64 >= wanted(lane));
-        let any_lane = || self.lanes.iter().find(|(_, line)| !line.is_empty());
+        let full_lane = self.lanes.iter().find(|(lane, line)| line.count >= wanted(lane));
+        let any_lane = || self.lanes.iter().find(|(_, line)| line.count > 0);
         let (&lane, _) = match full_lane {
             Some(lane) => lane,
             None if more_to_come => return None,
             None => any_lane()?,
         };
-        let line = self.lanes.get_mut(&lane)?;
-        let length = usize::try_from(wanted(&lane)).unwrap_or(usize::MAX).min(line.len());
-        let batch = Batch { lane, candidates: line.drain(..length).collect() };
+        let pieces = self.lanes.get_mut(&lane)?.take(wanted(&lane), lane.size);
+        let batch = Batch { lane, pieces };
         self.queued_pages -= batch.pages();
         Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(raw: u16) -> NodeId {
+        NodeId::new(raw).unwrap()
+    }
+
+    fn piece(page: u64, count: u64) -> Piece {
+        Piece { start: page * 4096, count, from: node(0), kind: Kind::Anon }
+    }
+
+    #[test]
+    fn a_line_gives_out_exactly_what_is_asked_for_and_cuts_a_piece_if_need_be() {
+        let mut line = Line::default();
+        line.push(piece(0, 3));
+        line.push(piece(10, 5));
+        assert_eq!(line.take(4, PageSize::Base), [piece(0, 3), piece(10, 1)]);
+        assert_eq!(line.take(100, PageSize::Base), [piece(11, 4)]);
+        assert_eq!((line.count, line.take(1, PageSize::Base)), (0, vec![]));
+    }
+
+    #[test]
+    fn a_batch_names_each_huge_page_once() {
+        let lane = Lane { round: 1, shared: false, to: node(1), size: PageSize::Thp };
+        let batch = Batch { lane, pieces: vec![piece(512, 2)] };
+        let starts: Vec<u64> = batch.each_page().map(|(start, _)| start).collect();
+        assert_eq!(starts, [512 * 4096, 1024 * 4096]);
+        assert_eq!(batch.pages(), 1024);
     }
 }

@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use machine::{AddrRange, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
-use crate::feed::Batch;
-use crate::placement::PageSize;
+use crate::feed::{Lane, Piece};
 use crate::plan::{Plan, PlannedPass, PlannedRange, SCHEMA};
 use crate::route::Destination;
-use crate::settle::Fate;
 use crate::target::TargetId;
 
 /// The first line of a journal.
@@ -103,11 +101,9 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Writes down the pages of a batch that moved.
-    pub(crate) fn record(&mut self, batch: &Batch, fates: &[Fate]) {
-        let moved = batch.candidates.iter().zip(fates).filter(|(_, fate)| **fate == Fate::Moved);
-        let pages = moved.map(|(candidate, _)| (candidate.address, candidate.from));
-        for run in join_runs(pages, batch.lane.to, batch.lane.size) {
+    /// Writes down pages that moved to `lane.to`.
+    pub(crate) fn record(&mut self, lane: &Lane, moved: &[Piece]) {
+        for run in join_runs(moved, lane) {
             self.write(&run);
             self.runs += 1;
         }
@@ -138,21 +134,17 @@ impl Journal {
     }
 }
 
-/// Joins pages in address order into runs.
-fn join_runs(
-    pages: impl Iterator<Item = (u64, NodeId)>,
-    to: NodeId,
-    size: PageSize,
-) -> Vec<MovedRun> {
+/// Joins pieces in address order into runs.
+fn join_runs(pieces: &[Piece], lane: &Lane) -> Vec<MovedRun> {
     let mut runs: Vec<MovedRun> = Vec::new();
-    for (address, from) in pages {
-        let page = AddrRange::from_pages(address, size.base_pages());
+    for piece in pieces {
+        let (from, to) = (piece.from, lane.to);
+        let pages = piece.count * lane.size.base_pages();
         match runs.last_mut() {
-            Some(run) if run.range.end() == address && run.from == from => {
-                run.range =
-                    AddrRange::from_pages(run.range.start(), run.range.pages() + size.base_pages());
+            Some(run) if run.range.end() == piece.start && run.from == from => {
+                run.range = AddrRange::from_pages(run.range.start(), run.range.pages() + pages);
             }
-            _ => runs.push(MovedRun { range: page, from, to }),
+            _ => runs.push(MovedRun { range: AddrRange::from_pages(piece.start, pages), from, to }),
         }
     }
     runs
@@ -260,25 +252,22 @@ fn next_name(folder: &Path, target: &TargetId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{Candidate, Lane};
-    use crate::placement::Kind;
+    use crate::placement::{Kind, PageSize};
     use crate::plan::tests::plan_of;
 
     fn node(raw: u16) -> NodeId {
         NodeId::new(raw).unwrap()
     }
 
-    fn batch(pages: &[(u64, u16)], to: u16) -> Batch {
+    fn record(journal: &mut Journal, pages: &[(u64, u16)], to: u16) {
         let lane = Lane { round: 1, shared: false, to: node(to), size: PageSize::Base };
-        let candidates = pages
-            .iter()
-            .map(|&(page, from)| Candidate {
-                address: page * 4096,
-                from: node(from),
-                kind: Kind::Anon,
-            })
-            .collect();
-        Batch { lane, candidates }
+        let piece = |&(page, from): &(u64, u16)| Piece {
+            start: page * 4096,
+            count: 1,
+            from: node(from),
+            kind: Kind::Anon,
+        };
+        journal.record(&lane, &pages.iter().map(piece).collect::<Vec<_>>());
     }
 
     fn planned(first_page: u64, pages: u64) -> PlannedRange {
@@ -295,10 +284,8 @@ mod tests {
             ranges: vec![planned(16, 16)],
         }]);
         let mut journal = Journal::begin(folder.path(), &plan).unwrap();
-        journal.record(&batch(&[(16, 1), (17, 1)], 2), &[Fate::Moved, Fate::Moved]);
-        let stayed = Fate::Stayed(crate::outcome::Cause::Shared);
-        journal
-            .record(&batch(&[(18, 0), (19, 0), (20, 0)], 1), &[Fate::Moved, stayed, Fate::Moved]);
+        record(&mut journal, &[(16, 1), (17, 1)], 2);
+        record(&mut journal, &[(18, 0), (20, 0)], 1);
         journal.finish().unwrap();
 
         let record = Record::last_of(folder.path(), &plan.target).unwrap();
@@ -320,7 +307,7 @@ mod tests {
         let plan = plan_of(vec![]);
         for first in 0..12 {
             let mut journal = Journal::begin(folder.path(), &plan).unwrap();
-            journal.record(&batch(&[(first, 0)], 1), &[Fate::Moved]);
+            record(&mut journal, &[(first, 0)], 1);
             journal.finish().unwrap();
         }
         let record = Record::last_of(folder.path(), &plan.target).unwrap();
@@ -332,7 +319,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan_of(vec![]);
         let mut journal = Journal::begin(folder.path(), &plan).unwrap();
-        journal.record(&batch(&[(1, 0), (3, 0)], 1), &[Fate::Moved, Fate::Moved]);
+        record(&mut journal, &[(1, 0), (3, 0)], 1);
         let path = journal.path.clone();
         journal.finish().unwrap();
         let whole = fs::read_to_string(&path).unwrap();

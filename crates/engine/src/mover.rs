@@ -21,7 +21,8 @@ use crate::outcome::{Cause, End, Outcome};
 use crate::pace::{Limits, Pace};
 use crate::placement::{Run, Tally};
 use crate::plan::{Plan, PlannedPass};
-use crate::settle::{Fate, settle};
+use crate::route::Destination;
+use crate::settle::{Fate, Settled, settle};
 use crate::survey::for_each_run;
 
 /// How a plan is to be carried out.
@@ -145,6 +146,9 @@ fn left_in(pass: &PlannedPass, run: &Run) -> u64 {
     if !pass.from.contains(run.node) {
         return 0;
     }
+    if let Destination::Node(to) = pass.to {
+        return if to == run.node { 0 } else { run.pages };
+    }
     let wanted_elsewhere =
         run.page_starts().filter(|&address| pass.to.node_for(address, run) != run.node).count();
     wanted_elsewhere as u64 * run.size.base_pages()
@@ -181,7 +185,7 @@ impl<'a> Worker<'a, '_> {
         let mut status = Vec::new();
         while let Some(batch) = self.next(pace.chunk_pages()) {
             addresses.clear();
-            addresses.extend(batch.candidates.iter().map(|candidate| candidate.address));
+            addresses.extend(batch.each_page().map(|(address, _)| address));
             status.resize(addresses.len(), linux::UNWRITTEN);
             let memory = self.mover.memory;
             let sharing = self.mover.plan.sharing;
@@ -189,8 +193,8 @@ impl<'a> Worker<'a, '_> {
             let result = memory.move_pages(&addresses, batch.lane.to, sharing, &mut status);
             let took = called.elapsed();
             pace.learn(batch.pages(), took);
-            let fates = settle(memory, &batch, sharing, &status);
-            let moved_pages = self.book(&batch, &fates, result, took);
+            let settled = settle(memory, &batch, sharing, &status);
+            let moved_pages = self.book(&batch, &settled, result, took);
             self.rest(pace.rest(Bytes::from_pages(moved_pages), self.began.elapsed()));
         }
         self.returned.notify_all();
@@ -233,7 +237,7 @@ impl<'a> Worker<'a, '_> {
     fn book(
         &self,
         batch: &Batch,
-        fates: &[Fate],
+        settled: &Settled,
         result: Result<(), MoveError>,
         took: Duration,
     ) -> u64 {
@@ -245,9 +249,9 @@ impl<'a> Worker<'a, '_> {
         if let Err(error) = result {
             books.refused(batch, error);
         }
-        books.settled(batch, fates);
+        books.settled(batch, settled);
         if let Some(journal) = &mut books.journal {
-            journal.record(batch, fates);
+            journal.record(&batch.lane, &settled.moved);
         }
         (self.mover.on_progress)(&Progress {
             moved_pages: books.outcome.moved_pages,
@@ -290,17 +294,20 @@ impl Books<'_> {
         }
     }
 
-    fn settled(&mut self, batch: &Batch, fates: &[Fate]) {
-        let pages = batch.lane.size.base_pages();
+    fn settled(&mut self, batch: &Batch, settled: &Settled) {
+        let size_pages = batch.lane.size.base_pages();
         let full = self.feed.is_full(batch.lane.to, batch.lane.size);
+        let moved: u64 = settled.moved.iter().map(|piece| piece.count).sum();
+        self.outcome.moved_pages += moved * size_pages;
         let mut retry = Vec::new();
-        for (candidate, fate) in batch.candidates.iter().zip(fates) {
+        for (piece, fate) in &settled.rest {
+            let pages = piece.count * size_pages;
             match *fate {
                 Fate::Moved => self.outcome.moved_pages += pages,
                 Fate::Gone => self.outcome.gone_pages += pages,
                 Fate::Stayed(cause) => self.outcome.stay(cause, pages),
                 Fate::Retry(_) if full => self.outcome.stay(Cause::NoMemory, pages),
-                Fate::Retry(_) if batch.lane.round < MAX_ROUNDS => retry.push(*candidate),
+                Fate::Retry(_) if batch.lane.round < MAX_ROUNDS => retry.push(*piece),
                 Fate::Retry(cause) => self.outcome.stay(cause, pages),
             }
         }

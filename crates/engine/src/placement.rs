@@ -129,6 +129,11 @@ impl Run {
         AddrRange::from_pages(self.start, self.pages)
     }
 
+    /// Pages of its [`PageSize`]; a part of one counts whole.
+    pub fn count(&self) -> u64 {
+        self.pages.div_ceil(self.size.base_pages())
+    }
+
     /// The first address of each page of its [`PageSize`], ascending: what move_pages(2) is given,
     /// since the second address of one folio ends the kernel's batch (behaviour spec 3.4).
     pub fn page_starts(&self) -> impl Iterator<Item = u64> + use<> {

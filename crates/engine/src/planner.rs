@@ -74,6 +74,16 @@ pub enum Wanted {
     NearCpus,
 }
 
+/// How much a plan has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What forbids the move; enough to begin one. Costs one survey.
+    Refusals,
+    /// Also what stays, what will not last, and how long it should take. That reads numa_maps and
+    /// the mappings of all processes, and moves a little memory of our own.
+    Everything,
+}
+
 /// Makes plans on this host.
 #[derive(Debug)]
 pub struct Planner {
@@ -117,13 +127,14 @@ impl Planner {
         target: &TargetId,
         memory: &dyn Memory,
         wish: &Wish,
+        depth: Depth,
     ) -> Result<Plan, PlanError> {
         let route = self.route(target.pid, &wish.route)?;
         let draft = draft(memory, &self.machine, &route, &wish.filter, wish.sharing)?;
-        self.finish(target, route, &wish.filter, wish.sharing, draft)
+        self.finish(target, route, &wish.filter, wish.sharing, draft, depth)
     }
 
-    /// Looks at an earlier plan again: what it would move now, and what stands in its way now.
+    /// Looks at an earlier plan again: what it would move now, and what forbids it now.
     ///
     /// # Errors
     ///
@@ -131,7 +142,7 @@ impl Planner {
     pub fn renew(&self, plan: Plan, memory: &dyn Memory) -> Result<Plan, PlanError> {
         let Plan { target, route, filter, sharing, passes, .. } = plan;
         let draft = redraft(memory, passes, &filter, sharing)?;
-        self.finish(&target, route, &filter, sharing, draft)
+        self.finish(&target, route, &filter, sharing, draft, Depth::Refusals)
     }
 
     /// Plans the way back of a move, from the passes of its [record](crate::journal::Record).
@@ -147,12 +158,7 @@ impl Planner {
         sharing: Sharing,
     ) -> Result<Plan, PlanError> {
         let draft = redraft(memory, passes, &Filter::default(), sharing)?;
-        self.finish(target, Route::Back, &Filter::default(), sharing, draft)
-    }
-
-    /// Says how long a plan should take, by moving a little memory of our own between its nodes.
-    pub fn estimate(&self, plan: &mut Plan) {
-        plan.expected_ns = expected_ns(&plan.flows);
+        self.finish(target, Route::Back, &Filter::default(), sharing, draft, Depth::Refusals)
     }
 
     fn route(&self, pid: u32, wanted: &Wanted) -> Result<Route, PlanError> {
@@ -183,42 +189,58 @@ impl Planner {
         filter: &Filter,
         sharing: Sharing,
         draft: Draft,
+        depth: Depth,
     ) -> Result<Plan, PlanError> {
         let demands = demands(target.pid, &draft);
-        let concerns = self.concerns(target.pid, &demands, &draft.shared_parts)?;
+        let mut circumstances = self.limits(target.pid)?;
+        let flows = flows(&draft.flows);
+        let mut expected_ns = None;
+        if depth == Depth::Everything {
+            self.look_around(target.pid, &draft.shared_parts, &mut circumstances)?;
+            expected_ns = self::expected_ns(&flows);
+        }
+        let mut concerns = concerns(&demands, &circumstances);
+        if depth == Depth::Refusals {
+            concerns.retain(Concern::is_refusal);
+        }
         Ok(Plan {
             target: target.clone(),
             route,
             filter: filter.clone(),
             sharing,
-            expected_ns: None,
-            flows: flows(&draft.flows),
+            expected_ns,
+            flows,
             passes: draft.passes,
             shared_pages: draft.shared_pages,
             concerns,
         })
     }
 
-    fn concerns(
-        &self,
-        pid: u32,
-        demands: &Demands,
-        shared: &[SharedPart],
-    ) -> Result<Vec<Concern>, PlanError> {
+    /// What may forbid a move.
+    fn limits(&self, pid: u32) -> Result<Circumstances, PlanError> {
         let status = status::read(&self.root, pid)?;
-        let circumstances = Circumstances {
+        let cgroup = Cgroup::of_process(&self.root, pid).ok();
+        Ok(Circumstances {
             rooms: self.rooms()?,
             allowed: status.mems_allowed,
-            cpu_nodes: self.cpu_nodes(pid)?,
-            numa_balancing: sysctl::numa_balancing(&self.root)?,
-            cgroup: Cgroup::of_process(&self.root, pid)
-                .ok()
-                .map(|group| group.path().display().to_string()),
-            policies: self.policies(pid)?,
             pinned: status.pinned.unwrap_or_default(),
-            sharers: sharers::find(&self.root, pid, shared)?,
-        };
-        Ok(concerns(demands, &circumstances))
+            cgroup: cgroup.map(|group| group.path().display().to_string()),
+            ..Circumstances::default()
+        })
+    }
+
+    /// What will stay, and what will not last.
+    fn look_around(
+        &self,
+        pid: u32,
+        shared: &[SharedPart],
+        circumstances: &mut Circumstances,
+    ) -> Result<(), PlanError> {
+        circumstances.cpu_nodes = self.cpu_nodes(pid)?;
+        circumstances.numa_balancing = sysctl::numa_balancing(&self.root)?;
+        circumstances.policies = self.policies(pid)?;
+        circumstances.sharers = sharers::find(&self.root, pid, shared)?;
+        Ok(())
     }
 
     /// Policies of mappings that hold pages or may, and name nodes.

@@ -5,8 +5,9 @@
 //! mover after each call; it moves nothing.
 
 use linux::PageStatus;
+use machine::BASE_PAGE_BYTES;
 
-use crate::feed::{Batch, Candidate};
+use crate::feed::{Batch, Piece};
 use crate::memory::{Memory, Sharing};
 use crate::outcome::Cause;
 use crate::placement::Kind;
@@ -24,23 +25,35 @@ pub(crate) enum Fate {
     Stayed(Cause),
 }
 
-/// One fate for each page of `batch`, from the `status` words of its call.
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Pages that are on their destination, joined to pieces.
+    pub(crate) moved: Vec<Piece>,
+    /// Every other page, with its fate.
+    pub(crate) rest: Vec<(Piece, Fate)>,
+}
+
+/// Settles `batch` from the `status` words of its call.
 pub(crate) fn settle(
     memory: &dyn Memory,
     batch: &Batch,
     sharing: Sharing,
     status: &[i32],
-) -> Vec<Fate> {
+) -> Settled {
+    let home = batch.lane.to.as_raw();
+    if status.iter().all(|&word| word == home) {
+        return Settled { moved: batch.pieces.clone(), rest: Vec::new() };
+    }
     let answers: Vec<Answer> = status
         .iter()
         .map(|&word| first_answer(PageStatus::from_word(word), batch, sharing))
         .collect();
     let open: Vec<u64> = batch
-        .candidates
-        .iter()
+        .each_page()
         .zip(&answers)
         .filter(|(_, answer)| matches!(answer, Answer::Ask(_)))
-        .map(|(candidate, _)| candidate.address)
+        .map(|((address, _), _)| address)
         .collect();
     let mut words = vec![linux::UNWRITTEN; open.len()];
     if !open.is_empty() {
@@ -48,19 +61,38 @@ pub(crate) fn settle(
         let _ = memory.query_pages(&open, &mut words);
     }
     let mut words = words.into_iter().map(PageStatus::from_word);
-    let mut fate = |candidate: &Candidate, answer: Answer| match answer {
-        Answer::Fate(fate) => fate,
-        Answer::Ask(cause) => {
-            let now = words.next().unwrap_or(PageStatus::Unwritten);
-            second_answer(memory, candidate, batch, now, cause)
+    let mut settled = Settled::default();
+    for ((start, piece), answer) in batch.each_page().zip(answers) {
+        let page = Piece { start, count: 1, ..*piece };
+        let fate = match answer {
+            Answer::Fate(fate) => fate,
+            Answer::Ask(cause) => {
+                let now = words.next().unwrap_or(PageStatus::Unwritten);
+                second_answer(memory, &page, batch, now, cause)
+            }
+        };
+        settled.add(page, fate, batch);
+    }
+    settled
+}
+
+impl Settled {
+    fn add(&mut self, page: Piece, fate: Fate, batch: &Batch) {
+        if fate != Fate::Moved {
+            self.rest.push((page, fate));
+            return;
         }
-    };
-    batch
-        .candidates
-        .iter()
-        .zip(answers)
-        .map(|(candidate, answer)| fate(candidate, answer))
-        .collect()
+        let page_bytes = batch.lane.size.base_pages() * BASE_PAGE_BYTES;
+        match self.moved.last_mut() {
+            Some(last)
+                if last.start + last.count * page_bytes == page.start
+                    && (last.from, last.kind) == (page.from, page.kind) =>
+            {
+                last.count += 1;
+            }
+            _ => self.moved.push(page),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -84,18 +116,18 @@ fn first_answer(status: PageStatus, batch: &Batch, sharing: Sharing) -> Answer {
 
 fn second_answer(
     memory: &dyn Memory,
-    candidate: &Candidate,
+    page: &Piece,
     batch: &Batch,
     now: PageStatus,
     cause: Cause,
 ) -> Fate {
     match now {
         PageStatus::On(node) if node == batch.lane.to => Fate::Moved,
-        PageStatus::NotPresent | PageStatus::NotMapped if !memory.is_present(candidate.address) => {
+        PageStatus::NotPresent | PageStatus::NotMapped if !memory.is_present(page.start) => {
             Fate::Gone
         }
         PageStatus::NotPresent | PageStatus::NotMapped => Fate::Stayed(Cause::OutOfReach),
-        _ if cause == Cause::PinnedOrBusy && candidate.kind == Kind::File => {
+        _ if cause == Cause::PinnedOrBusy && page.kind == Kind::File => {
             Fate::Retry(Cause::FileBusy)
         }
         _ => Fate::Retry(cause),

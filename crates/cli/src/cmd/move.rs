@@ -15,7 +15,7 @@ use engine::mover::{MoveOptions, Mover};
 use engine::outcome::{End, Outcome};
 use engine::pace::Limits;
 use engine::plan::{Plan, PlanFile};
-use engine::planner::Planner;
+use engine::planner::{Depth, Planner};
 use engine::target::Target;
 use linux::Root;
 use machine::Bytes;
@@ -141,7 +141,7 @@ fn jobs(args: &Args, root: &Root, planner: &Planner) -> anyhow::Result<Vec<Job>>
     }
     let wish = args.wish.wish(planner.machine())?;
     let job = |target| {
-        let (memory, plan) = plan_one(root, planner, target, &wish)?;
+        let (memory, plan) = plan_one(root, planner, target, &wish, Depth::Refusals)?;
         Ok(Job { memory, plan, undoes: None })
     };
     targets.into_iter().map(job).collect()

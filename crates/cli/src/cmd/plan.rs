@@ -2,7 +2,7 @@
 
 use engine::memory::LinuxMemory;
 use engine::plan::{Plan, PlanFile, SCHEMA};
-use engine::planner::{Planner, Wish};
+use engine::planner::{Depth, Planner, Wish};
 use engine::target::Target;
 use linux::Root;
 
@@ -36,9 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let wish = args.wish.wish(planner.machine())?;
     let mut plans = Vec::new();
     for target in args.selection.open(&root)? {
-        let (_, mut plan) = plan_one(&root, &planner, target, &wish)?;
-        planner.estimate(&mut plan);
-        plans.push(plan);
+        plans.push(plan_one(&root, &planner, target, &wish, Depth::Everything)?.1);
     }
     let refused = plans.iter().any(|plan| plan.refusals().next().is_some());
     if args.json {
@@ -55,9 +53,10 @@ pub(crate) fn plan_one(
     planner: &Planner,
     target: Target,
     wish: &Wish,
+    depth: Depth,
 ) -> anyhow::Result<(LinuxMemory, Plan)> {
     let Target { id, pidfd } = target;
     let memory = LinuxMemory::open(root, id.pid, pidfd)?;
-    let plan = planner.plan(&id, &memory, wish)?;
+    let plan = planner.plan(&id, &memory, wish, depth)?;
     Ok((memory, plan))
 }
