@@ -10,6 +10,9 @@
 //! A payload is one byte for the kind, then the fields in order: integers little-endian, bytes
 //! with their length before them. Pure: [`crate::frame`] has the frames, [`crate::port`] the I/O.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 /// Changes with every change of this file. Both ends are one binary: it is here for a lab that was
 /// told to pack another one.
 pub const VERSION: u32 = 1;
@@ -239,6 +242,12 @@ impl Message {
 }
 
 impl Command {
+    /// These words, without input, in `/`, and on no terminal.
+    pub fn new<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let argv = argv.into_iter().map(|word| word.as_ref().as_bytes().to_vec()).collect();
+        Self { argv, ..Self::default() }
+    }
+
     fn encode<'f>(&self, to: &'f mut Fields) -> &'f mut Fields {
         to.count(self.argv.len());
         for argument in &self.argv {

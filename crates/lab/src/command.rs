@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use machine::Topology;
 use signal_hook::consts::SIGWINCH;
 
-use crate::guest::{Guest, GuestConfig, command};
+use crate::guest::{Guest, GuestConfig};
 use crate::image::Image;
 use crate::kernels::{KernelSource, KernelStore};
 use crate::kvm;
@@ -118,7 +118,7 @@ pub fn run_command(
 ) -> anyhow::Result<u8> {
     let mut argv = argv.to_vec();
     let guest = options.boot(&mut argv, &mut |text| note(streams.stderr, text))?;
-    let mut running = guest.start(command(&argv))?;
+    let mut running = guest.start(Command::new(&argv))?;
     if let (Some(stdin), Some(input)) = (streams.stdin, running.take_input()) {
         thread::spawn(move || feed(stdin, input));
     }
@@ -146,7 +146,7 @@ pub fn interactive(options: &LabOptions, argv: &[OsString]) -> anyhow::Result<u8
         )],
         cwd: b"/root".to_vec(),
         terminal: Some(terminal::size()),
-        ..command(&argv)
+        ..Command::new(&argv)
     })?;
     let raw = RawTerminal::new().context("cannot switch the terminal to raw mode")?;
     follow_size(running.control()).context("cannot watch the terminal's size")?;

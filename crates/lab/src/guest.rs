@@ -11,7 +11,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -222,7 +221,7 @@ impl Guest {
         &self,
         argv: impl IntoIterator<Item = S>,
     ) -> Result<Output, GuestError> {
-        let running = self.start(command(argv))?;
+        let running = self.start(Command::new(argv))?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let code = running.wait(&mut stdout, &mut stderr)?;
         Ok(Output { code, stdout, stderr })
@@ -286,12 +285,6 @@ impl Guest {
         let console = Console::read(&self.log);
         GuestError::Gone(Box::new(Death { machine: self.machine.clone(), cause, console }))
     }
-}
-
-/// A command of these words, in `/` and on no terminal.
-pub fn command<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Command {
-    let argv = argv.into_iter().map(|word| word.as_ref().as_bytes().to_vec()).collect();
-    Command { argv, ..Command::default() }
 }
 
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> GuestError {
