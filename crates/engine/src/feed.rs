@@ -133,8 +133,9 @@ pub(crate) struct Counts {
 pub(crate) struct Feed<'a> {
     memory: &'a dyn Memory,
     filter: &'a Filter,
-    passes: std::slice::Iter<'a, PlannedPass>,
-    pass: Option<&'a PlannedPass>,
+    passes: &'a [PlannedPass],
+    /// Passes that have begun; the last of them is at work.
+    begun: usize,
     /// What is left to look up in this pass.
     parts: VecDeque<(Mapping, AddrRange)>,
     lanes: BTreeMap<Lane, Line>,
@@ -155,8 +156,8 @@ impl<'a> Feed<'a> {
         Self {
             memory,
             filter,
-            passes: passes.iter(),
-            pass: None,
+            passes,
+            begun: 0,
             parts: VecDeque::new(),
             lanes: BTreeMap::new(),
             queued_pages: 0,
@@ -171,6 +172,11 @@ impl<'a> Feed<'a> {
         self.counts
     }
 
+    /// Which of the passes is at work, from 0. All batches that are out belong to it.
+    pub(crate) fn pass_number(&self) -> usize {
+        self.begun.saturating_sub(1)
+    }
+
     /// The next batch, of at most `chunk_pages` base pages, but at least one page.
     pub(crate) fn next(&mut self, chunk_pages: u64) -> Result<Next, ReadError> {
         loop {
@@ -182,7 +188,7 @@ impl<'a> Feed<'a> {
             if self.batches_out > 0 {
                 return Ok(Next::Wait);
             }
-            let Some(pass) = self.passes.next() else { return Ok(Next::Done) };
+            let Some(pass) = self.passes.get(self.begun) else { return Ok(Next::Done) };
             self.begin(pass)?;
         }
     }
@@ -215,14 +221,16 @@ impl<'a> Feed<'a> {
     }
 
     fn begin(&mut self, pass: &'a PlannedPass) -> Result<(), ReadError> {
-        self.pass = Some(pass);
+        self.begun += 1;
         self.parts = pass.parts(&self.memory.mappings()?).into();
         Ok(())
     }
 
     /// Looks pages up until enough wait in line for full batches.
     fn look_ahead(&mut self, chunk_pages: u64) -> Result<(), ReadError> {
-        let Some(pass) = self.pass else { return Ok(()) };
+        let Some(pass) = self.begun.checked_sub(1).and_then(|at| self.passes.get(at)) else {
+            return Ok(());
+        };
         let enough = chunk_pages.max(READ_AHEAD_PAGES);
         while self.queued_pages < enough
             && let Some((mapping, range)) = self.parts.pop_front()
@@ -272,7 +280,9 @@ impl<'a> Feed<'a> {
     ) -> Option<u64> {
         let size_pages = run.size.base_pages();
         if to == run.node {
-            self.counts.already_there += count * size_pages;
+            if !self.was_touched_before(to, start) {
+                self.counts.already_there += count * size_pages;
+            }
             return None;
         }
         if !pass.from.contains(run.node) {
@@ -302,6 +312,15 @@ impl<'a> Feed<'a> {
             return Some(u64::MAX);
         }
         Some(start + pages * BASE_PAGE_BYTES)
+    }
+
+    /// Whether an earlier pass has taken pages from `node` or brought some there, around `address`:
+    /// what lies there now has its fate already.
+    fn was_touched_before(&self, node: NodeId, address: u64) -> bool {
+        let page = AddrRange::from_pages(address, 1);
+        self.passes[..self.pass_number()].iter().any(|pass| {
+            (pass.from.contains(node) || pass.to.nodes().contains(node)) && pass.touches(page)
+        })
     }
 
     /// The first lane with a full chunk; when all is looked up, the first lane with anything. First

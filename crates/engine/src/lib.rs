@@ -35,3 +35,4 @@ mod sharers;
 pub mod strip;
 pub mod survey;
 pub mod target;
+mod verify;

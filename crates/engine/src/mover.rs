@@ -19,11 +19,9 @@ use crate::journal::Journal;
 use crate::memory::Memory;
 use crate::outcome::{Cause, End, Outcome};
 use crate::pace::{Limits, Pace};
-use crate::placement::{Run, Tally};
-use crate::plan::{Plan, PlannedPass};
-use crate::route::Destination;
+use crate::plan::Plan;
 use crate::settle::{Fate, Settled, settle};
-use crate::survey::for_each_run;
+use crate::verify::verify;
 
 /// How a plan is to be carried out.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +60,8 @@ pub struct Mover<'a> {
 struct Books<'a> {
     feed: Feed<'a>,
     outcome: Outcome,
+    /// Base pages that each pass of the plan has moved.
+    arrived: Vec<u64>,
     journal: Option<&'a mut Journal>,
     /// The first error that ends the whole move.
     error: Option<ReadError>,
@@ -92,6 +92,7 @@ impl<'a> Mover<'a> {
         let books = Mutex::new(Books {
             feed: Feed::new(self.memory, &self.plan.filter, &self.plan.passes),
             outcome: Outcome::new(self.memory.pid()),
+            arrived: vec![0; self.plan.passes.len()],
             journal,
             error: None,
         });
@@ -103,71 +104,19 @@ impl<'a> Mover<'a> {
             }
             worker.work();
         });
-        let mut books = books.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let books = books.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = books.error {
             return Err(error);
         }
         let counts = books.feed.counts();
-        books.outcome.found_pages = counts.found;
-        books.outcome.already_there_pages = counts.already_there;
-        books.outcome.stay(Cause::NoMemory, counts.no_memory);
-        books.outcome.elapsed_ns = nanoseconds(began.elapsed());
-        self.ask_again(books.outcome)
-    }
-
-    /// Verifies: surveys the planned ranges once more.
-    fn ask_again(&self, mut outcome: Outcome) -> Result<Outcome, ReadError> {
-        let mut placement = Tally::default();
-        for pass in &self.plan.passes {
-            for (mapping, range) in pass.parts(&self.memory.mappings()?) {
-                for_each_run(self.memory, &mapping, range, |run| {
-                    if self.plan.filter.accepts(&run) {
-                        placement.add(&run);
-                        outcome.left_pages += left_in(pass, &run);
-                    }
-                })?;
-            }
-        }
-        if !self.memory.is_alive() {
-            if outcome.end == End::Completed {
-                outcome.end = End::TargetGone;
-            }
-            outcome.left_pages = 0;
-        } else {
-            outcome.placement = Some(placement.by_node());
-        }
-        account_for_the_untried(&mut outcome, self.plan.filter.limit);
+        let mut outcome = books.outcome;
+        outcome.found_pages = counts.found;
+        outcome.already_there_pages = counts.already_there;
+        outcome.stay(Cause::NoMemory, counts.no_memory);
+        outcome.elapsed_ns = nanoseconds(began.elapsed());
+        verify(self.memory, self.plan, &books.arrived, &mut outcome)?;
         Ok(outcome)
     }
-}
-
-/// Pages of a run that the pass wanted elsewhere.
-fn left_in(pass: &PlannedPass, run: &Run) -> u64 {
-    if !pass.from.contains(run.node) {
-        return 0;
-    }
-    if let Destination::Node(to) = pass.to {
-        return if to == run.node { 0 } else { run.pages };
-    }
-    let wanted_elsewhere =
-        run.page_starts().filter(|&address| pass.to.node_for(address, run) != run.node).count();
-    wanted_elsewhere as u64 * run.size.base_pages()
-}
-
-/// After an early end: what is left beyond the stayed pages never had its turn; what was found and
-/// has no fate was in line for one.
-fn account_for_the_untried(outcome: &mut Outcome, limit: Option<Bytes>) {
-    let settled = outcome.moved_pages + outcome.gone_pages + outcome.stayed_pages();
-    match outcome.end {
-        End::Completed => {}
-        End::TargetGone => outcome.gone_pages += outcome.found_pages.saturating_sub(settled),
-        End::Interrupted | End::NotPermitted | End::Refused(_) => {
-            let untried = outcome.left_pages.saturating_sub(outcome.stayed_pages());
-            let allowed = limit.map_or(u64::MAX, |limit| limit.pages().saturating_sub(settled));
-            outcome.stay(Cause::NotTried, untried.min(allowed));
-        }
-    }
-    outcome.found_pages = outcome.moved_pages + outcome.gone_pages + outcome.stayed_pages();
 }
 
 struct Worker<'a, 'b> {
@@ -297,13 +246,12 @@ impl Books<'_> {
     fn settled(&mut self, batch: &Batch, settled: &Settled) {
         let size_pages = batch.lane.size.base_pages();
         let full = self.feed.is_full(batch.lane.to, batch.lane.size);
-        let moved: u64 = settled.moved.iter().map(|piece| piece.count).sum();
-        self.outcome.moved_pages += moved * size_pages;
+        let mut moved_pages: u64 = settled.moved.iter().map(|piece| piece.count * size_pages).sum();
         let mut retry = Vec::new();
         for (piece, fate) in &settled.rest {
             let pages = piece.count * size_pages;
             match *fate {
-                Fate::Moved => self.outcome.moved_pages += pages,
+                Fate::Moved => moved_pages += pages,
                 Fate::Gone => self.outcome.gone_pages += pages,
                 Fate::Stayed(cause) => self.outcome.stay(cause, pages),
                 Fate::Retry(_) if full => self.outcome.stay(Cause::NoMemory, pages),
@@ -311,6 +259,8 @@ impl Books<'_> {
                 Fate::Retry(cause) => self.outcome.stay(cause, pages),
             }
         }
+        self.outcome.moved_pages += moved_pages;
+        self.arrived[self.feed.pass_number()] += moved_pages;
         self.feed.give_back(batch.lane, retry);
     }
 }
@@ -436,6 +386,41 @@ mod tests {
         let plan = plan(&memory, &Route::To(node(1)), filter, Sharing::OwnOnly);
         assert_eq!(run(&memory, &plan).moved_pages, 4);
         assert_eq!(memory.nodes(), "111100");
+    }
+
+    #[test]
+    fn what_is_beyond_a_limit_was_not_left_behind() {
+        let memory = FakeMemory::new("000000").with_page(1, |page| page.pinned_calls = u32::MAX);
+        let filter = Filter { limit: Some(Bytes::from_pages(4)), ..Filter::default() };
+        let outcome = run(&memory, &plan(&memory, &Route::To(node(1)), filter, Sharing::OwnOnly));
+        assert_eq!(memory.nodes(), "101100");
+        assert_eq!((outcome.moved_pages, outcome.stayed_pages(), outcome.left_pages), (3, 1, 1));
+    }
+
+    fn from_to(memory: &FakeMemory, from: &str, to: &str) -> Plan {
+        let machine = machine::load("four-socket").unwrap();
+        let route = Route::FromTo { from: from.parse().unwrap(), to: to.parse().unwrap() };
+        let (filter, sharing) = (Filter::default(), Sharing::OwnOnly);
+        plan_of(draft(memory, &machine, &route, &filter, sharing).unwrap().passes)
+    }
+
+    #[test]
+    fn a_node_that_is_emptied_and_then_filled_is_accounted_for_once() {
+        let memory = FakeMemory::new("00112").with_page(2, |page| page.pinned_calls = u32::MAX);
+        let outcome = run(&memory, &from_to(&memory, "0,1", "1,2"));
+        assert_eq!(memory.nodes(), "11122");
+        assert_eq!((outcome.found_pages, outcome.moved_pages), (4, 3));
+        assert_eq!((outcome.already_there_pages, outcome.left_pages), (1, 1));
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(1), 3), (node(2), 2)])));
+    }
+
+    #[test]
+    fn a_page_that_an_earlier_pass_brought_was_not_there_already() {
+        let memory = FakeMemory::new("0213");
+        let outcome = run(&memory, &from_to(&memory, "0,2", "1"));
+        assert_eq!(memory.nodes(), "1113");
+        assert_eq!((outcome.moved_pages, outcome.already_there_pages), (2, 1));
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(1), 3), (node(3), 1)])));
     }
 
     #[test]

@@ -161,6 +161,12 @@ impl Plan {
 }
 
 impl PlannedPass {
+    /// Whether it speaks of any page of `range`.
+    pub(crate) fn touches(&self, range: AddrRange) -> bool {
+        let behind = self.ranges.partition_point(|planned| planned.range.end() <= range.start());
+        self.ranges.get(behind).is_some_and(|planned| planned.range.start() < range.end())
+    }
+
     /// The parts of today's mappings that the plan speaks of. A mapping that has taken the place of
     /// a planned one has none.
     pub fn parts(&self, mappings: &[Mapping]) -> Vec<(Mapping, AddrRange)> {
