@@ -1,10 +1,11 @@
 //! `pagetide plan TARGET`: what a move would do, before it does anything.
 
 use engine::memory::LinuxMemory;
-use engine::plan::{Plan, PlanFile, SCHEMA};
+use engine::plan::Plan;
 use engine::planner::{Depth, Planner, Wish};
 use engine::target::Target;
 use linux::Root;
+use serde::Serialize;
 
 use super::selection::Selection;
 use super::wish::WishArgs;
@@ -30,6 +31,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// What `--json` prints: an [`engine::plan::PlanFile`].
+#[derive(Serialize)]
+struct Document<'a> {
+    plans: &'a [Plan],
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let root = Root::default();
     let planner = Planner::new(&root)?;
@@ -40,7 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let refused = plans.iter().any(|plan| plan.refusals().next().is_some());
     if args.json {
-        json::print(&PlanFile { schema: SCHEMA, plans })?;
+        json::print(&Document { plans: &plans })?;
     } else {
         plans.iter().try_for_each(plan_text::print)?;
     }
