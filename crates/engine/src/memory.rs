@@ -75,8 +75,10 @@ pub trait Memory: Sync {
         each: &mut dyn FnMut(Run) -> ControlFlow<()>,
     ) -> Result<Unplaced, ReadError>;
 
-    /// Whether a page is present at `address`.
-    fn is_present(&self, address: u64) -> bool;
+    /// Whether a page lies on a node at `address`, by another way than asking the kernel for the
+    /// page. The zero page lies on none: it is what Linux 6.12 puts in the place of an all-zero page
+    /// of a THP that a migration split.
+    fn has_page(&self, address: u64) -> bool;
 
     /// Moves pages to one node: one call of the kernel. `status` is filled with
     /// [`linux::UNWRITTEN`] first; it is worth reading after an error too.

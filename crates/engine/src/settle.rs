@@ -123,7 +123,7 @@ fn second_answer(
 ) -> Fate {
     match now {
         PageStatus::On(node) if node == batch.lane.to => Fate::Moved,
-        PageStatus::NotPresent | PageStatus::NotMapped if !memory.is_present(page.start) => {
+        PageStatus::NotPresent | PageStatus::NotMapped if !memory.has_page(page.start) => {
             Fate::Gone
         }
         PageStatus::NotPresent | PageStatus::NotMapped => Fate::Stayed(Cause::OutOfReach),

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use linux::calls::open_pidfd;
 use linux::cgroup::{Cgroup, CgroupError};
-use linux::proc::{cmdline, processes, stat, sysctl};
+use linux::proc::{cmdline, processes, stat, status, sysctl};
 use linux::{Errno, ReadError, Root};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,14 @@ pub enum TargetError {
     NoProcess {
         /// The number.
         pid: u32,
+    },
+    /// A kernel thread.
+    #[error("process {pid} ({name}) is a kernel thread: it has no memory of its own")]
+    NoMemory {
+        /// The number.
+        pid: u32,
+        /// The name.
+        name: String,
     },
     /// No process has the name.
     #[error("no process is called `{name}`: give a pid, or a name as `ps -e` shows it")]
@@ -104,9 +112,16 @@ impl Target {
             Err(ReadError::NoProcess { .. }) => return Err(gone()),
             result => result?,
         };
+        let status = match status::read(root, pid) {
+            Err(ReadError::NoProcess { .. }) => return Err(gone()),
+            result => result?,
+        };
         // Asked after the read: had the pid changed hands in between, the pidfd would say so.
         if linux::calls::has_exited(&pidfd).unwrap_or(true) {
             return Err(gone());
+        }
+        if status.resident.is_none() {
+            return Err(TargetError::NoMemory { pid, name: stat.name });
         }
         let id = TargetId {
             pid,

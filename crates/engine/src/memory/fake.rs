@@ -179,7 +179,7 @@ impl Memory for FakeMemory {
         Ok(Unplaced::default())
     }
 
-    fn is_present(&self, address: u64) -> bool {
+    fn has_page(&self, address: u64) -> bool {
         self.pages.lock().unwrap().contains_key(&(address / BASE_PAGE_BYTES))
     }
 

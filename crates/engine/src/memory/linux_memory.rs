@@ -25,7 +25,7 @@ use super::run_joiner::RunJoiner;
 use super::walk::{Reader, Walk, read_words};
 use super::zero_frames::ZeroFrames;
 use super::{Memory, Sharing, Unplaced};
-use crate::placement::{Kind, Mapping};
+use crate::placement::{Kind, Mapping, THP_PAGES};
 use crate::sharers::file_id;
 
 /// Mappings that hold no pages of the process: the kernel's own, which never migrate.
@@ -185,8 +185,8 @@ impl Memory for LinuxMemory {
         range: AddrRange,
         each: &mut dyn FnMut(crate::placement::Run) -> ControlFlow<()>,
     ) -> Result<Unplaced, ReadError> {
-        let mut joiner = RunJoiner::new(mapping, each);
-        let range = whole_huge_pages(mapping, range);
+        let range = whole_hugetlb_pages(mapping, range);
+        let mut joiner = RunJoiner::new(mapping, range, each);
         let mut query = ByQuery::new(self.pid, self.pagemap.as_ref());
         let Some(pagemap) = &self.pagemap else {
             query.every_page(range.start() / BASE_PAGE_BYTES, range.pages(), &mut joiner)?;
@@ -202,15 +202,21 @@ impl Memory for LinuxMemory {
                 &mut by_frame
             }
         };
+        // A scan tells a huge page that the range cuts; words tell one only when all are looked at.
+        let is_told_by_words = self.frames.is_some() && !self.can_scan;
+        let range = if is_told_by_words { whole_thps(mapping, range) } else { range };
         Walk { pagemap, can_scan: self.can_scan, reader, joiner: &mut joiner }.range(range)?;
         Ok(joiner.unplaced)
     }
 
-    fn is_present(&self, address: u64) -> bool {
+    fn has_page(&self, address: u64) -> bool {
         let mut word = [0];
-        let read = |pagemap| read_words(pagemap, address / BASE_PAGE_BYTES, &mut word);
-        self.pagemap.as_ref().map(read).is_some_and(|read| read.is_ok_and(|words| words == 1))
-            && PagemapEntry(word[0]).is_present()
+        let Some(pagemap) = self.pagemap.as_ref().filter(|_| self.frames.is_some()) else {
+            return false;
+        };
+        let read = read_words(pagemap, address / BASE_PAGE_BYTES, &mut word).unwrap_or(0);
+        let frame = PagemapEntry(word[0]).frame().filter(|_| read == 1);
+        frame.is_some_and(|frame| !self.zero.contains(frame))
     }
 
     fn move_pages(
@@ -234,10 +240,19 @@ impl Memory for LinuxMemory {
 }
 
 /// Hugetlb mappings take whole pages of their pool.
-fn whole_huge_pages(mapping: &Mapping, range: AddrRange) -> AddrRange {
-    let Some(size) = mapping.hugetlb else { return range };
-    let start = range.start() / size.get() * size.get();
-    let end = range.end().next_multiple_of(size.get());
+fn whole_hugetlb_pages(mapping: &Mapping, range: AddrRange) -> AddrRange {
+    mapping.hugetlb.map_or(range, |size| widened(mapping, range, size.get()))
+}
+
+/// Whole blocks of the size of a THP, as far as the mapping has them.
+fn whole_thps(mapping: &Mapping, range: AddrRange) -> AddrRange {
+    widened(mapping, range, THP_PAGES * BASE_PAGE_BYTES)
+}
+
+/// The range from a multiple of `bytes` to the next, within the mapping.
+fn widened(mapping: &Mapping, range: AddrRange, bytes: u64) -> AddrRange {
+    let start = range.start() / bytes * bytes;
+    let end = range.end().next_multiple_of(bytes);
     AddrRange::new(start, end).and_then(|whole| whole.intersection(mapping.range)).unwrap_or(range)
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Look {
 /// Collects the runs of one walk and hands them to its reader.
 pub(super) struct RunJoiner<'a> {
     mapping: &'a Mapping,
+    /// What the walk was asked for.
+    within: AddrRange,
     each: &'a mut dyn FnMut(Run) -> ControlFlow<()>,
     open: Option<Run>,
     pub(super) unplaced: Unplaced,
@@ -31,9 +33,10 @@ pub(super) struct RunJoiner<'a> {
 impl<'a> RunJoiner<'a> {
     pub(super) fn new(
         mapping: &'a Mapping,
+        within: AddrRange,
         each: &'a mut dyn FnMut(Run) -> ControlFlow<()>,
     ) -> Self {
-        Self { mapping, each, open: None, unplaced: Unplaced::default(), stopped: false }
+        Self { mapping, within, each, open: None, unplaced: Unplaced::default(), stopped: false }
     }
 
     /// The page size of the hugetlb mapping or of a THP, for pages that one huge entry maps.
@@ -42,6 +45,7 @@ impl<'a> RunJoiner<'a> {
     }
 
     /// Adds `pages` base pages from number `first` on, which lie behind all that was added before.
+    /// Those that nobody asked for are left out; a huge page is taken whole, or not at all.
     pub(super) fn add(&mut self, first: u64, pages: u64, look: Look) {
         let start = first * BASE_PAGE_BYTES;
         let run = Run {
@@ -52,8 +56,13 @@ impl<'a> RunJoiner<'a> {
             kind: self.kind(look.file_or_shared),
             shared: !look.exclusive,
         };
+        let Some(asked) = run.range().intersection(self.within) else { return };
+        let run = match run.size {
+            PageSize::Base => Run { start: asked.start(), pages: asked.pages(), ..run },
+            _ => run,
+        };
         match &mut self.open {
-            Some(open) if joins(open, &run) => open.pages += pages,
+            Some(open) if joins(open, &run) => open.pages += run.pages,
             _ => {
                 self.flush();
                 self.open = Some(run);
