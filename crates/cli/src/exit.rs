@@ -74,6 +74,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return match cause {
             TargetError::Read(cause) => of_cause(cause),
             TargetError::NoProcess { .. }
+            | TargetError::NoMemory { .. }
             | TargetError::NoName { .. }
             | TargetError::Replaced { .. } => Some(Exit::TargetGone),
             _ => None,

@@ -21,7 +21,8 @@ impl Selection {
         self.target.is_none() && self.cgroup.is_none()
     }
 
-    /// Opens the processes. One of a cgroup that has exited meanwhile is left out.
+    /// Opens the processes. One of a cgroup that has exited meanwhile, or that is a kernel thread, is
+    /// left out.
     pub(crate) fn open(&self, root: &Root) -> anyhow::Result<Vec<Target>> {
         if let Some(name) = &self.target {
             return Ok(vec![Target::find(root, name)?]);
@@ -33,7 +34,7 @@ impl Selection {
         for pid in pids_of_cgroup(root, path)? {
             match Target::open(root, pid) {
                 Ok(target) => targets.push(target),
-                Err(TargetError::NoProcess { .. }) => {}
+                Err(TargetError::NoProcess { .. } | TargetError::NoMemory { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
