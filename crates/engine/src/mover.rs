@@ -146,6 +146,9 @@ impl<'a> Worker<'a, '_> {
             let moved_pages = self.book(&batch, &settled, result, took);
             self.rest(pace.rest(Bytes::from_pages(moved_pages), self.began.elapsed()));
         }
+        if pace.is_hopeless() {
+            self.lock().outcome.limit_out_of_reach = true;
+        }
         self.returned.notify_all();
     }
 
@@ -195,6 +198,8 @@ impl<'a> Worker<'a, '_> {
         books.outcome.calls += 1;
         books.outcome.calls_ns += nanoseconds(took);
         books.outcome.longest_call_ns = books.outcome.longest_call_ns.max(nanoseconds(took));
+        let limit = self.mover.options.limits.stall_max;
+        books.outcome.calls_over_limit += u64::from(limit.is_some_and(|limit| took > limit));
         if let Err(error) = result {
             books.refused(batch, error);
         }

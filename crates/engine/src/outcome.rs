@@ -113,6 +113,10 @@ pub struct Outcome {
     pub calls_ns: u64,
     /// The longest of them.
     pub longest_call_ns: u64,
+    /// Calls that took longer than the user wished.
+    pub calls_over_limit: u64,
+    /// Whether even single pages took longer than the user wished, so that the wish was given up.
+    pub limit_out_of_reach: bool,
     /// From the first page to the last.
     pub elapsed_ns: u64,
 }
@@ -132,6 +136,8 @@ impl Outcome {
             calls: 0,
             calls_ns: 0,
             longest_call_ns: 0,
+            calls_over_limit: 0,
+            limit_out_of_reach: false,
             elapsed_ns: 0,
         }
     }

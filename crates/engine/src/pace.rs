@@ -4,7 +4,8 @@
 //! CPUs, whatever its size (kernel, mm/swap.c, `lru_cache_disable`). So a large chunk is cheap and a
 //! small one is gentle. Without a wish of the user's the chunk is large. With `--max-stall` it is
 //! found while moving, as TCP finds its window: grow fast until near the limit, then creep, and
-//! halve at each miss. The creep is chosen so that at rest one chunk in two hundred misses.
+//! halve at each miss. The creep is chosen so that at rest one chunk in two hundred misses. Where even
+//! single pages miss, smaller chunks would only make the move longer: the pace gives the limit up.
 //!
 //! Pure: time comes in as an argument.
 
@@ -18,6 +19,11 @@ const LARGE_CHUNK: f64 = 32768.0;
 const FIRST_CHUNK: f64 = 16.0;
 /// Growth a chunk, once near the limit: 2 to the power of 1/200, since a miss halves.
 const CREEP: f64 = 1.003_47;
+/// Misses in a row with single pages that tell that the limit is out of reach.
+const HOPELESS_MISSES: u32 = 8;
+/// Base pages of a chunk when the limit is out of reach: what a call costs at any size is then shared
+/// by some pages, and the call is hardly longer.
+const HOPELESS_CHUNK: f64 = 64.0;
 /// With a rate, a chunk is at most what a tenth of a second allows.
 const CHUNKS_PER_SECOND: f64 = 10.0;
 
@@ -37,13 +43,15 @@ pub struct Pace {
     /// Base pages of the next chunk, before it is cut to whole pages.
     chunk_pages: f64,
     near_limit: bool,
+    /// Misses in a row with single pages.
+    single_misses: u32,
 }
 
 impl Pace {
     /// A pace that keeps `limits`.
     pub fn new(limits: Limits) -> Self {
         let chunk_pages = if limits.stall_max.is_some() { FIRST_CHUNK } else { LARGE_CHUNK };
-        Self { limits, chunk_pages, near_limit: false }
+        Self { limits, chunk_pages, near_limit: false, single_misses: 0 }
     }
 
     /// Base pages of the next chunk; at least one.
@@ -61,12 +69,18 @@ impl Pace {
     /// Learns how long a chunk of `pages` base pages took.
     pub fn learn(&mut self, pages: u64, took: Duration) {
         let Some(limit) = self.limits.stall_max else { return };
+        if self.is_hopeless() {
+            return;
+        }
         let used = took.as_secs_f64() / limit.as_secs_f64();
         if used > 1.0 {
             self.near_limit = true;
-            self.chunk_pages = (self.chunk_pages / 2.0).max(1.0);
+            self.single_misses += u32::from(pages == 1);
+            self.chunk_pages =
+                if self.is_hopeless() { HOPELESS_CHUNK } else { (self.chunk_pages / 2.0).max(1.0) };
             return;
         }
+        self.single_misses = 0;
         // A chunk that was cut short by the end of a mapping says nothing about a full one.
         if pages * 2 < self.chunk_pages() {
             return;
@@ -81,6 +95,11 @@ impl Pace {
             }
         };
         self.chunk_pages = (self.chunk_pages * growth).min(LARGE_CHUNK);
+    }
+
+    /// Whether even single pages take longer than the limit here.
+    pub fn is_hopeless(&self) -> bool {
+        self.single_misses >= HOPELESS_MISSES
     }
 
     /// How long to wait so that `moved` within `elapsed` keeps the rate.
@@ -125,9 +144,15 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_no_page_can_meet_leads_to_single_pages() {
-        let (_, pages) = misses(Duration::from_micros(10), 100.0, 1.0, 100);
-        assert_eq!(pages, 1);
+    fn a_limit_that_no_page_can_meet_is_given_up_after_single_pages_were_tried() {
+        let (missed, pages) = misses(Duration::from_micros(10), 100.0, 1.0, 100);
+        assert_eq!((missed, pages), (100, 64));
+    }
+
+    #[test]
+    fn a_limit_that_only_single_pages_meet_is_kept_with_single_pages() {
+        let (missed, pages) = misses(Duration::from_micros(160), 100.0, 5.0, 1000);
+        assert!(missed <= 10 && pages <= 2, "{missed} missed, {pages} pages a chunk");
     }
 
     #[test]

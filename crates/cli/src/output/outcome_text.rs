@@ -24,6 +24,12 @@ fn write_outcome(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         write!(out, ", {rate}/s; {} calls, the longest {longest}", outcome.calls)?;
     }
     writeln!(out)?;
+    if outcome.limit_out_of_reach {
+        let text = "a single page takes longer than --max-stall here, so it could not be kept";
+        writeln!(out, "{} {text}", paint::warn("!"))?;
+    } else if outcome.calls_over_limit > 0 {
+        writeln!(out, "{} calls took longer than --max-stall", outcome.calls_over_limit)?;
+    }
     if outcome.already_there_pages > 0 {
         writeln!(out, "already there: {}", pages(outcome.already_there_pages))?;
     }
