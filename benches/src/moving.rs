@@ -19,7 +19,8 @@ use machine::{BASE_PAGE_BYTES, NodeId, NodeSet};
 use crate::sample::{Sample, note, row, timed};
 use crate::target::Target;
 
-fn node(raw: u16) -> NodeId {
+/// A small node number.
+pub(crate) fn node(raw: u16) -> NodeId {
     NodeId::new(raw).unwrap_or_else(|| unreachable!("nodes of a benchmark are small"))
 }
 

@@ -4,13 +4,15 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::ensure;
-use engine::memory::{LinuxMemory, Memory, Sight};
-use engine::placement::{PageSize, Tally};
-use linux::Root;
-use linux::calls::query_pages;
+use engine::memory::{LinuxMemory, Memory, Sharing, Sight, Unplaced};
+use engine::placement::{Kind, Mapping, PageSize, Run, Tally};
+use engine::survey::Survey;
+use linux::calls::{MoveError, query_pages};
 use linux::proc::pagemap::Pagemap;
-use machine::{AddrRange, BASE_PAGE_BYTES, Bytes};
+use linux::{ReadError, Root};
+use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
 
+use crate::moving::node;
 use crate::sample::{Sample, note, row, timed};
 use crate::target::Target;
 
@@ -119,17 +121,73 @@ fn per_page(ours: &Sample, target: &Target) -> anyhow::Result<()> {
     Ok(note(format!("{ns:.2} ns for each 4 KiB"))?)
 }
 
-/// Peak memory of a survey of 1 TiB: one GiB of shared memory, mapped a thousand times over.
-pub(crate) fn a_tebibyte() -> anyhow::Result<()> {
-    let target = Target::start(&["a=anon:1G,nodes=0"])?;
-    let (_, memory) = target.open()?;
-    let before = peak()?;
-    let mut pages = 0;
-    while pages < Bytes::new(1 << 40).pages() {
-        pages += survey(&target, &memory)?.0.pages();
+/// A made-up process with 1 TiB of small pages, every other one on another node: no two neighbours
+/// join to a run, which is the worst that a survey can meet.
+struct Tebibyte;
+
+impl Memory for Tebibyte {
+    fn pid(&self) -> u32 {
+        1
     }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn mappings(&self) -> Result<Vec<Mapping>, ReadError> {
+        Ok(vec![Mapping {
+            range: AddrRange::from_pages(1 << 40, Bytes::new(1 << 40).pages()),
+            name: "[anon]".to_owned(),
+            kind: Kind::Anon,
+            shared: false,
+            hugetlb: None,
+            file: None,
+        }])
+    }
+
+    fn runs(
+        &self,
+        mapping: &Mapping,
+        range: AddrRange,
+        each: &mut dyn FnMut(Run) -> ControlFlow<()>,
+    ) -> Result<Unplaced, ReadError> {
+        let nodes = [node(0), node(1)];
+        for page in 0..range.pages() {
+            let run = Run {
+                start: range.start() + page * BASE_PAGE_BYTES,
+                pages: 1,
+                node: nodes[usize::from(page % 2 == 1)],
+                size: PageSize::Base,
+                kind: mapping.kind,
+                shared: false,
+            };
+            if each(run).is_break() {
+                break;
+            }
+        }
+        Ok(Unplaced::default())
+    }
+
+    fn has_page(&self, _: u64) -> bool {
+        true
+    }
+
+    fn move_pages(&self, _: &[u64], _: NodeId, _: Sharing, _: &mut [i32]) -> Result<(), MoveError> {
+        Err(MoveError::TargetGone { pid: 1 })
+    }
+
+    fn query_pages(&self, _: &[u64], _: &mut [i32]) -> Result<(), MoveError> {
+        Err(MoveError::TargetGone { pid: 1 })
+    }
+}
+
+/// Peak memory of a survey of 1 TiB.
+pub(crate) fn a_tebibyte() -> anyhow::Result<()> {
+    let before = peak()?;
+    let survey = Survey::take(&Tebibyte)?;
     let grown = peak()?.saturating_sub(before);
-    Ok(note(format!("peak memory grew by {grown} over a survey of {pages} pages"))?)
+    let pages = survey.tally().pages();
+    Ok(note(format!("a survey of {pages} pages, no two alike, took {grown} of memory"))?)
 }
 
 /// VmHWM of this process.
