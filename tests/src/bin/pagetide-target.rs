@@ -54,6 +54,7 @@
 //! | `stall` | `stall_us_max=12.345`: longest time between two touches since the last `stall` |
 //! | `unpin` | `ok`; all extra references are gone |
 //! | `unmap NAME` | `ok` |
+//! | `cut NAME SIZE` | `ok`; the last SIZE of the area is unmapped, also within a huge page |
 //! | `rebind NAME N` | `ok`; the VMA is bound to node N, its pages stay |
 //! | `exit` | `ok` |
 //!
@@ -119,7 +120,7 @@ AREA is NAME=KIND:SIZE[,option...]
   --exit-after MS       exit after that time
   --stay                stay when stdin ends
 
-Commands: check, where NAME, stall, unpin, unmap NAME, rebind NAME NODE, exit
+Commands: check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, rebind NAME NODE, exit
 ";
 
 fn main() -> ExitCode {

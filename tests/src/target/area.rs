@@ -83,6 +83,23 @@ impl Area {
         self.pipes.clear();
     }
 
+    /// Unmaps the last `bytes`: also in the middle of a huge page, of which the rest stays.
+    pub(crate) fn cut(&mut self, bytes: usize) -> Result<()> {
+        let name = &self.spec.name;
+        let is_own = !matches!(self.spec.kind, Kind::Heap | Kind::Stack);
+        let fits = bytes > 0 && bytes < self.spec.bytes && bytes.is_multiple_of(PAGE_BYTES);
+        let mapping = Arc::get_mut(&mut self.mapping).filter(|_| is_own && fits);
+        let mapping = mapping.ok_or_else(|| {
+            Error::Usage(format!(
+                "cannot cut {bytes} bytes off area {name}: whole pages, less than \
+                 it has, of memory that is no heap or stack and is not touched"
+            ))
+        })?;
+        mapping.cut(bytes).tried(|| format!("cannot unmap the end of area {name}"))?;
+        self.spec.bytes -= bytes;
+        Ok(())
+    }
+
     /// One base page of each page is enough to pin all of it.
     fn pin(&mut self) -> Result<()> {
         let step = self.spec.kind.page_bytes() / PAGE_BYTES;

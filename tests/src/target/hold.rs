@@ -16,7 +16,7 @@ use crate::area::Area;
 use crate::args::Hold;
 use crate::error::{Error, Result, Tried};
 use crate::placement;
-use crate::spec::{Kind, parse_id};
+use crate::spec::{Kind, parse_id, parse_size};
 use crate::sys::{self, Mapping};
 
 /// Runs until `exit`, the end of stdin, or the end of its time; gives whether all contents held.
@@ -169,6 +169,15 @@ impl Session {
                 self.areas.retain(|area| area.spec.name != name);
                 Ok("ok".to_owned())
             }
+            ["cut", name, size] => {
+                let bytes = parse_size(size).map_err(Error::Usage)?;
+                self.areas
+                    .iter_mut()
+                    .find(|area| area.spec.name == name)
+                    .ok_or_else(|| Error::Usage(format!("no area is called {name}")))?
+                    .cut(bytes)?;
+                Ok("ok".to_owned())
+            }
             ["rebind", name, node] => {
                 let node = parse_id(node).map_err(Error::Usage)?;
                 let bound = self.area(name)?.mapping.bind(node);
@@ -177,8 +186,8 @@ impl Session {
             }
             ["exit"] => Ok("ok".to_owned()),
             _ => Err(Error::Usage(format!(
-                "{line:?}: expected check, where NAME, stall, unpin, unmap NAME, rebind NAME NODE \
-                 or exit"
+                "{line:?}: expected check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, \
+                 rebind NAME NODE or exit"
             ))),
         }
     }
@@ -228,6 +237,17 @@ mod tests {
         assert_eq!(session.answer("unmap a").unwrap(), "ok");
         assert!(session.answer("where a").unwrap_err().to_string().contains("no area"));
         assert_eq!(session.answer("check").unwrap(), "ok b");
+    }
+
+    #[test]
+    fn an_area_that_was_cut_is_checked_to_its_new_end() {
+        let mut session = session(&["a=anon:16K", "k=stack:16K"]);
+        assert_eq!(session.answer("cut a 4K").unwrap(), "ok");
+        assert_eq!(session.answer("check").unwrap(), "ok a k");
+        assert_eq!(session.areas[0].mapping.pages(), 3);
+        for wrong in ["cut a 12K", "cut a 1", "cut a 0", "cut k 4K", "cut b 4K"] {
+            assert!(session.answer(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -88,6 +88,15 @@ impl Mapping {
         Ok(Self { start, bytes, reserved_start: 0, reserved_bytes: 0 })
     }
 
+    /// Unmaps the last `bytes`, whole pages, of a mapping that [`Self::new`] made.
+    pub(crate) fn cut(&mut self, bytes: usize) -> io::Result<()> {
+        assert!(bytes < self.bytes && bytes.is_multiple_of(PAGE_BYTES), "cut {bytes} bytes off");
+        self.bytes -= bytes;
+        // The guard grows over it; drop unmaps that too.
+        let guard = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        mmap(self.end(), bytes, libc::PROT_NONE, guard, -1).map(drop)
+    }
+
     pub(crate) fn start(&self) -> usize {
         self.start
     }

@@ -1,0 +1,102 @@
+//! Guests that the tests share: each machine with each kernel is booted once.
+//!
+//! They live as long as the test binary; each QEMU dies with it. A guest serves one test at a time,
+//! since tests fill nodes and write sysctls. At most six are booted, of 2 GiB each.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use lab::{Accel, Guest, GuestConfig, Image, KernelStore, Output};
+
+/// Far above what all tests of a guest take; a guest that hangs ends with it.
+const TIME_LIMIT: Duration = Duration::from_secs(1200);
+
+/// A booted machine.
+pub(crate) struct Host {
+    pub(crate) guest: &'static Guest,
+}
+
+/// The booted machine of this name (as built in, with `_` for `-`) with this kernel, for one test.
+pub(crate) fn host(machine: &'static str, kernel: &'static str) -> MutexGuard<'static, Host> {
+    let booted = slot(machine, kernel).get_or_init(|| Mutex::new(Host::boot(machine, kernel)));
+    // A test that failed poisons the lock; what it started has been ended all the same.
+    let host = booted.lock().unwrap_or_else(PoisonError::into_inner);
+    host.write("/proc/sys/kernel/numa_balancing", "0");
+    host
+}
+
+type Slot = OnceLock<Mutex<Host>>;
+
+fn slot(machine: &'static str, kernel: &'static str) -> &'static Slot {
+    static SLOTS: Mutex<BTreeMap<(&str, &str), &Slot>> = Mutex::new(BTreeMap::new());
+    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    slots.entry((machine, kernel)).or_insert_with(|| Box::leak(Box::default()))
+}
+
+impl Host {
+    fn boot(machine: &str, kernel: &str) -> Self {
+        let store = KernelStore::of_this_user().unwrap();
+        let kernel = store.get(&kernel.parse().unwrap(), &mut |_| ()).unwrap();
+        let mut image = Image::new(&pagetide_binary()).unwrap();
+        for (number, module) in kernel.modules.iter().enumerate() {
+            image.add_module(number, module).unwrap();
+        }
+        // Its path in the guest is its path here, and /usr/bin/migratepages is ours there.
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("migratepages");
+        fs::copy("/usr/bin/migratepages", &theirs)
+            .expect("numactl is installed: apt install numactl");
+        for program in [Path::new(TARGET), &theirs] {
+            image.add(program.as_os_str()).unwrap();
+        }
+        let config = GuestConfig {
+            topology: machine::load(&machine.replace('_', "-")).unwrap(),
+            kernel,
+            image,
+            accel: Accel::default(),
+            time_limit: TIME_LIMIT,
+            extra_cmdline: String::new(),
+        };
+        let guest = Guest::boot(&config).unwrap_or_else(|error| panic!("{error}"));
+        let host = Self { guest: Box::leak(Box::new(guest)) };
+        host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
+        host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
+        host
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.guest.run(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Runs a line of shell that must succeed, and gives what it printed.
+    pub(crate) fn sh(&self, line: &str) -> String {
+        let output = self.run(&["sh", "-c", line]);
+        assert_eq!(output.code, 0, "{line}: {}", output.stderr_text());
+        output.stdout_text().into_owned()
+    }
+
+    /// Writes a line to a file of the guest's kernel.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        self.sh(&format!("echo '{text}' > {path}"));
+    }
+
+    /// Runs `pagetide` with these words to its end.
+    pub(crate) fn pagetide(&self, words: &str) -> Output {
+        let words = ["pagetide"].into_iter().chain(words.split(' '));
+        self.run(&words.collect::<Vec<_>>())
+    }
+}
+
+/// The target program, here and in the guest.
+pub(crate) const TARGET: &str = env!("CARGO_BIN_EXE_pagetide-target");
+/// `pagetide` of the same profile. It is the binary of another package, so cargo does not build it
+/// for these tests.
+pub(crate) fn pagetide_binary() -> PathBuf {
+    let path = Path::new(TARGET).with_file_name("pagetide");
+    assert!(path.is_file(), "no {}: run `cargo build -p pagetide-cli` first", path.display());
+    path
+}

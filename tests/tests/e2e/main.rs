@@ -1,0 +1,57 @@
+//! Tests that run the built `pagetide` inside real kernels, and hold what it says against what the
+//! kernel and the target say.
+//!
+//! The target ([`target`]) is a process that knows its contents. After each move the outcome must
+//! equal `/proc/PID/numa_maps` ([`moves`]), and the contents must be intact. Each (machine, kernel)
+//! is booted once, when its first test begins, and serves one test at a time ([`host`]).
+//!
+//! A test is a function that takes a [`host::Host`]; [`on_each_kernel!`] makes a test of it for each
+//! kernel. `cargo test -p pagetide-tests --test e2e undo` runs one theme,
+//! `cargo test -p pagetide-tests --test e2e v6_1` one kernel.
+//!
+//! It needs `cargo build -p pagetide-cli` of the same profile before it. No test depends on how fast
+//! the guest is: what must happen midway is waited for, and the mover is stopped meanwhile.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+/// Makes tests of functions that take a host: one for each kernel, named so that the two lie next to
+/// each other in the alphabet and run at the same time, each in a guest of its own.
+macro_rules! on_each_kernel {
+    ($($machine:ident { $($test:ident)* })*) => { $($(
+        mod $test {
+            #[test]
+            fn v6_1() {
+                super::$test(&$crate::host::host(stringify!($machine), "6.1"));
+            }
+
+            #[test]
+            fn v6_12() {
+                super::$test(&$crate::host::host(stringify!($machine), "6.12"));
+            }
+        }
+    )*)* };
+}
+
+mod host;
+mod moves;
+mod numa_maps;
+mod program;
+mod said;
+mod target;
+
+mod bad_input;
+mod filters;
+mod huge;
+mod lasting;
+mod lifetime;
+mod migratepages;
+mod pacing;
+mod permission;
+mod pins;
+mod plan_file;
+mod room;
+mod routes;
+mod sharing;
+mod show;
+mod undo;
+mod whole;

@@ -1,0 +1,82 @@
+//! How a move goes on, and how it is stopped.
+
+use crate::host::Host;
+use crate::moves::{About, Move, move_pages};
+use crate::program::SIGINT;
+use crate::target::Target;
+
+on_each_kernel! {
+    two_socket {
+        ctrl_c_stops_at_a_chunks_end_and_the_accounts_add_up
+        a_rate_is_kept
+        a_limit_on_the_stall_cuts_the_move_into_calls
+        two_threads_move_every_page_once
+        progress_is_lines_when_piped_and_nothing_when_quiet
+    }
+}
+
+fn ctrl_c_stops_at_a_chunks_end_and_the_accounts_add_up(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:64M");
+    let words = format!("--to 1 --rate 2MiB/s --range {}", target.range("a", 0..16384));
+    let moving = Move::start(host, &target, &words);
+    moving.stop_midway(1);
+    moving.mover.signal(SIGINT);
+    moving.go_on();
+    let outcome = moving.finish(&mut target, About::Areas(&["a"]));
+    assert_eq!(outcome.end, "interrupted");
+    assert!(outcome.moved_pages > 0, "{outcome:?}");
+    assert_eq!(outcome.moved_pages + outcome.stayed_only("not_tried"), 16384, "{outcome:?}");
+
+    // What the outcome advises: the same move again finishes it.
+    let words = format!("--to 1 --range {}", target.range("a", 0..16384));
+    let rest = move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    assert_eq!(rest.moved_pages, outcome.stayed_pages());
+    assert_eq!(rest.already_there_pages, outcome.moved_pages);
+}
+
+fn a_rate_is_kept(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:2M");
+    let words = format!("--to 1 --rate 4MiB/s --range {}", target.range("a", 0..512));
+    let outcome = move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    assert!(outcome.elapsed_ns >= 500_000_000, "2 MiB at 4 MiB/s: {outcome:?}");
+    assert!(outcome.calls >= 5, "a tenth of a second at a time: {outcome:?}");
+}
+
+fn a_limit_on_the_stall_cuts_the_move_into_calls(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:1M,touch t=thp:4M");
+    for (area, pages) in [("a", 256), ("t", 1024)] {
+        let words = format!("--to 1 --max-stall 5ms --range {}", target.range(area, 0..pages));
+        let outcome = move_pages(host, &mut target, &words, About::Areas(&[area]));
+        assert_eq!(outcome.moved_pages, pages);
+        assert!(outcome.calls >= 2, "{outcome:?}");
+        assert_eq!(target.where_is(area), format!("1*{pages}"));
+    }
+}
+
+fn two_threads_move_every_page_once(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:16M,pin=5 t=thp:8M");
+    let words =
+        format!("--to 1 --threads 2 --max-stall 20ms --range {}", target.range("a", 0..4096));
+    let outcome = move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    assert_eq!((outcome.moved_pages, outcome.stayed_only("pinned_or_busy")), (4091, 5));
+    let words = format!("--to 1 --threads 2 --range {}", target.range("t", 0..2048));
+    let outcome = move_pages(host, &mut target, &words, About::Areas(&["t"]));
+    assert_eq!(outcome.moved_pages, 2048);
+}
+
+fn progress_is_lines_when_piped_and_nothing_when_quiet(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:8M");
+    let (pid, range) = (target.pid(), target.range("a", 0..2048));
+    let move_to = |node, option| {
+        let words = format!("move {pid} --to {node} --range {range} --rate 16MiB/s {option}");
+        let output = host.pagetide(&words);
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stderr_text().into_owned()
+    };
+    let said = move_to("1", "--threads=1");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("100%  8.0 MiB of 8.0 MiB"), "{said}");
+    assert!(said.lines().count() > 2, "{said}");
+    assert_eq!(move_to("0", "--quiet"), "");
+    target.check();
+}

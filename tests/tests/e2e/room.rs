@@ -1,0 +1,73 @@
+//! Destinations without room: refused before the first page, or told apart when they fill up midway.
+
+use crate::host::{Host, TARGET};
+use crate::moves::{About, Move, move_pages};
+use crate::program::Program;
+use crate::target::Target;
+
+on_each_kernel! {
+    four_socket {
+        a_full_destination_is_refused_before_the_first_page
+        a_destination_that_fills_up_midway_keeps_what_fitted
+        a_plan_from_a_file_is_held_against_the_room_of_now
+    }
+}
+
+/// A process that holds all of node 1 but 16 MiB.
+fn hog(host: &Host) -> Program {
+    let mut hog = Program::start(host, &[TARGET, "hog", "1", "0"]);
+    let ready = hog.line();
+    assert!(ready.starts_with("ready"), "{ready}");
+    hog
+}
+
+fn a_full_destination_is_refused_before_the_first_page(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:48M");
+    let hog = hog(host);
+    let range = target.range("a", 0..12288);
+    let words = format!("move {} --to 1 --range {range}", target.pid);
+    let output = host.pagetide(&words);
+    let said = output.stderr_text().into_owned();
+    assert_eq!((output.code, output.stdout_text().as_ref()), (1, ""), "{said}");
+    assert!(said.contains("nothing was moved") && said.contains("node 1 has room for "), "{said}");
+    assert_eq!(target.where_is("a"), "0*12288");
+
+    // What it advises must work.
+    let advice = said.lines().find(|line| line.trim().starts_with("--limit ")).unwrap();
+    let limit = advice.split_whitespace().nth(1).unwrap();
+    let output = host.pagetide(&format!("{words} --limit {limit}"));
+    assert_eq!(output.code, 0, "--limit {limit}: {output:?}");
+    hog.kill();
+    target.check();
+}
+
+fn a_destination_that_fills_up_midway_keeps_what_fitted(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:48M");
+    let words = format!("--to 1 --rate 4MiB/s --range {}", target.range("a", 0..12288));
+    let moving = Move::start(host, &target, &words);
+    moving.stop_midway(1);
+    let hog = hog(host);
+    moving.go_on();
+    let outcome = moving.finish(&mut target, About::Areas(&["a"]));
+    hog.kill();
+    assert!(outcome.stayed_only("no_memory") > 0 && outcome.moved_pages > 0, "{outcome:?}");
+    assert_eq!(outcome.found_pages, 12288);
+
+    let words = format!("--to 1 --range {}", target.range("a", 0..12288));
+    let again = move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    assert_eq!(again.moved_pages, outcome.stayed_pages(), "there is room again: {again:?}");
+}
+
+fn a_plan_from_a_file_is_held_against_the_room_of_now(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:48M");
+    let (pid, range) = (target.pid(), target.range("a", 0..12288));
+    host.sh(&format!("pagetide plan {pid} --to 1 --range {range} --json > /root/room.json"));
+    let hog = hog(host);
+    let output = host.pagetide("move --plan /root/room.json");
+    let said = output.stderr_text();
+    assert_eq!((output.code, output.stdout_text().as_ref()), (1, ""), "{said}");
+    assert!(said.contains("node 1 has room for "), "{said}");
+    assert_eq!(target.where_is("a"), "0*12288");
+    hog.kill();
+    target.check();
+}

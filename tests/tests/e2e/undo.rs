@@ -1,0 +1,70 @@
+//! The way back.
+
+use crate::host::Host;
+use crate::moves::{About, Outcome, move_pages};
+use crate::program::Program;
+use crate::said::refusal;
+use crate::target::Target;
+
+on_each_kernel! {
+    four_socket {
+        undo_brings_every_page_back_to_where_it_was
+        undo_leaves_alone_what_has_changed_since
+        a_move_without_a_record_cannot_be_undone
+        moves_are_undone_one_by_one_from_the_last
+    }
+}
+
+fn undo_brings_every_page_back_to_where_it_was(host: &Host) {
+    let words = "a=anon:2M,nodes=0,1,3,2,2 t=thp:6M,nodes=0,1 b=memfd:1M,node=2";
+    let mut target = Target::start(host, words);
+    let areas = ["a", "t", "b"];
+    let before = areas.map(|area| target.nodes_of(area));
+    let there = move_pages(host, &mut target, "--to 1", About::AllAwayFrom(1));
+    assert_eq!(target.where_is("a"), "1*512");
+    let back = undo(host, &target);
+    assert_eq!((back.moved_pages, back.stayed_pages()), (there.moved_pages, 0), "{back:?}");
+    assert_eq!(areas.map(|area| target.nodes_of(area)), before);
+    target.check();
+
+    let line = refusal(&host.pagetide(&format!("move {} --undo", target.pid)), 2);
+    assert!(line.contains(&target.pid()) && line.contains("nothing to undo"), "{line}");
+}
+
+/// Undoes the last move of the target. The outcome speaks of the pages that had moved.
+fn undo(host: &Host, target: &Target) -> Outcome {
+    let words = ["pagetide", "move", &target.pid(), "--undo", "--json"];
+    Outcome::of(&Program::start(host, &words).wait())
+}
+
+fn undo_leaves_alone_what_has_changed_since(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:2M b=anon:1M");
+    move_pages(host, &mut target, "--to 1", About::AllAwayFrom(1));
+    let elsewhere = format!("--to 2 --no-record --range {}", target.range("a", 100..200));
+    move_pages(host, &mut target, &elsewhere, About::PartOf(&["a"]));
+    assert_eq!(target.ask("unmap b"), "ok");
+    let back = undo(host, &target);
+    assert_eq!(back.stayed_pages(), 0, "{back:?}");
+    assert_eq!(target.where_is("a"), "0*100 2*100 0*312");
+    target.check();
+}
+
+fn a_move_without_a_record_cannot_be_undone(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:1M");
+    let words = format!("--to 1 --no-record --range {}", target.range("a", 0..256));
+    move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    refusal(&host.pagetide(&format!("move {} --undo", target.pid)), 2);
+    assert_eq!(target.where_is("a"), "1*256");
+}
+
+fn moves_are_undone_one_by_one_from_the_last(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:1M");
+    for node in [1, 2, 3] {
+        let words = format!("--to {node} --range {}", target.range("a", 0..256));
+        move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    }
+    for node in [2, 1, 0] {
+        move_pages(host, &mut target, "--undo", About::Areas(&["a"]));
+        assert_eq!(target.where_is("a"), format!("{node}*256"));
+    }
+}
