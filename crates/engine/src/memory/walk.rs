@@ -70,6 +70,28 @@ pub(super) struct Walk<'a, 'b> {
 
 impl Walk<'_, '_> {
     pub(super) fn range(&mut self, range: AddrRange) -> Result<(), ReadError> {
+        match self.joiner.huge_size() {
+            size @ PageSize::Hugetlb(_) if !self.can_scan => self.hugetlb_pages(range, size)?,
+            _ => self.pages(range)?,
+        }
+        self.reader.flush(self.joiner)?;
+        self.joiner.flush();
+        Ok(())
+    }
+
+    /// Pages of a pool, which has none of another size: the first word of each says it all.
+    fn hugetlb_pages(&mut self, range: AddrRange, size: PageSize) -> Result<(), ReadError> {
+        let (first, end) = (range.start() / BASE_PAGE_BYTES, range.end() / BASE_PAGE_BYTES);
+        for page in (first..end).step_by(usize::try_from(size.base_pages()).unwrap_or(usize::MAX)) {
+            if self.joiner.stopped {
+                break;
+            }
+            self.reader.huge(page, size, self.joiner)?;
+        }
+        Ok(())
+    }
+
+    fn pages(&mut self, range: AddrRange) -> Result<(), ReadError> {
         let (mut page, end) =
             (range.start() / BASE_PAGE_BYTES, range.end().div_ceil(BASE_PAGE_BYTES));
         let mut words = vec![0; WORDS.min(usize::try_from(end - page).unwrap_or(WORDS))];
@@ -99,8 +121,6 @@ impl Walk<'_, '_> {
             page += read;
             small_left = if empty { 0 } else { small_left.saturating_sub(read) };
         }
-        self.reader.flush(self.joiner)?;
-        self.joiner.flush();
         Ok(())
     }
 
