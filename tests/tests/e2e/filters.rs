@@ -49,11 +49,13 @@ fn each_kind_of_memory_can_be_moved_alone(host: &Host) {
     let files = "v=file:1M,path=/dev/shm/kinds f=file:1M,path=/root/kinds";
     let areas = format!("a=anon:1M h=heap:1M k=stack:512K s=shm:1M {files}");
     let mut target = Target::start(host, &format!("--on-node 0 {areas}"));
-    // The heap and the stack have pages of the program's own beside those of the areas.
-    for (kind, area, pages) in [("heap", "h", 256), ("stack", "k", 128), ("shmem", "s", 256)] {
-        let words = format!("--to 1 --kind {kind}");
-        let about: &[&str] = if kind == "shmem" { &["s", "v"] } else { &[area] };
-        let outcome = move_pages(host, &mut target, &words, About::Areas(about));
+    let kinds = [
+        ("heap", "h", 256, About::Marked("heap")),
+        ("stack", "k", 128, About::Marked("stack")),
+        ("shmem", "s", 256, About::Areas(&["s", "v"])),
+    ];
+    for (kind, area, pages, about) in kinds {
+        let outcome = move_pages(host, &mut target, &format!("--to 1 --kind {kind}"), about);
         assert!(outcome.moved_pages >= pages, "{kind}: {outcome:?}");
         assert_eq!(target.where_is(area), format!("1*{pages}"), "{kind}");
     }

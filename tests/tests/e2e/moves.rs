@@ -80,6 +80,8 @@ pub(crate) enum About<'a> {
     /// Some pages of these areas: the outcome speaks of no others, so that the kernel's sums of the
     /// mappings say nothing of its placement, and the test asks the target page by page.
     PartOf(&'a [&'a str]),
+    /// The mappings that numa_maps calls `heap` or `stack`: the program has pages there too.
+    Marked(&'a str),
     /// Every mapping with a page that is not on this node.
     AllAwayFrom(u16),
 }
@@ -131,6 +133,7 @@ impl<'a> Move<'a> {
             About::Areas(areas) | About::PartOf(areas) => {
                 areas.iter().any(|area| overlap(&target.area(area), &mapping.range))
             }
+            About::Marked(mark) => mapping.mark.as_deref() == Some(mark),
             About::AllAwayFrom(node) => mapping.pages.keys().any(|on| *on != node),
         });
         books.assert_nothing_is_missing(&outcome);
@@ -140,6 +143,11 @@ impl<'a> Move<'a> {
         target.check();
         outcome
     }
+}
+
+/// Runs a move of `target`, and looks only at its outcome.
+pub(crate) fn outcome_of(host: &Host, target: &Target, words: &str) -> Outcome {
+    Outcome::of(&Move::start(host, target, words).mover.wait())
 }
 
 /// Moves pages of `target`, and checks the outcome as [`Move::finish`] does.

@@ -14,6 +14,8 @@ pub(crate) type Placement = BTreeMap<u16, u64>;
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     pub(crate) range: Range<u64>,
+    /// Whether numa_maps calls it `heap` or `stack`.
+    pub(crate) mark: Option<String>,
     pub(crate) pages: Placement,
 }
 
@@ -37,16 +39,21 @@ fn ends_of_a_line(line: &str) -> (u64, u64) {
 
 /// `7f5c8c000000 default anon=512 N0=256 N1=256 kernelpagesize_kB=4`
 fn mapping(line: &str, ends: &BTreeMap<u64, u64>) -> Mapping {
-    let mut words = line.split(' ');
-    let start = hex(words.next().unwrap_or_default());
-    let fields: Vec<(&str, &str)> = words.filter_map(|word| word.split_once('=')).collect();
+    let words: Vec<&str> = line.split(' ').collect();
+    let start = hex(words[0]);
+    let mark = words.iter().find(|word| ["heap", "stack"].contains(word));
+    let fields: Vec<(&str, &str)> = words.iter().filter_map(|word| word.split_once('=')).collect();
     let page_kib = fields.iter().find(|(key, _)| *key == "kernelpagesize_kB");
     let base_pages = page_kib.map_or(1, |(_, kib)| kib.parse::<u64>().unwrap() / 4);
     let on_node = |&(key, count): &(&str, &str)| {
         let node = key.strip_prefix('N')?.parse().ok()?;
         Some((node, count.parse::<u64>().ok()? * base_pages))
     };
-    Mapping { range: start..ends[&start], pages: fields.iter().filter_map(on_node).collect() }
+    Mapping {
+        range: start..ends[&start],
+        mark: mark.map(|&word| word.to_owned()),
+        pages: fields.iter().filter_map(on_node).collect(),
+    }
 }
 
 /// What mappings add up to.

@@ -1,8 +1,7 @@
 //! The way back.
 
 use crate::host::Host;
-use crate::moves::{About, Outcome, move_pages};
-use crate::program::Program;
+use crate::moves::{About, move_pages, outcome_of};
 use crate::said::refusal;
 use crate::target::Target;
 
@@ -20,9 +19,10 @@ fn undo_brings_every_page_back_to_where_it_was(host: &Host) {
     let mut target = Target::start(host, words);
     let areas = ["a", "t", "b"];
     let before = areas.map(|area| target.nodes_of(area));
-    let there = move_pages(host, &mut target, "--to 1", About::AllAwayFrom(1));
+    // Of the text, others may map some pages between there and back.
+    let there = outcome_of(host, &target, "--to 1 --kind anon,shmem");
     assert_eq!(target.where_is("a"), "1*512");
-    let back = undo(host, &target);
+    let back = outcome_of(host, &target, "--undo");
     assert_eq!((back.moved_pages, back.stayed_pages()), (there.moved_pages, 0), "{back:?}");
     assert_eq!(areas.map(|area| target.nodes_of(area)), before);
     target.check();
@@ -31,19 +31,13 @@ fn undo_brings_every_page_back_to_where_it_was(host: &Host) {
     assert!(line.contains(&target.pid()) && line.contains("nothing to undo"), "{line}");
 }
 
-/// Undoes the last move of the target. The outcome speaks of the pages that had moved.
-fn undo(host: &Host, target: &Target) -> Outcome {
-    let words = ["pagetide", "move", &target.pid(), "--undo", "--json"];
-    Outcome::of(&Program::start(host, &words).wait())
-}
-
 fn undo_leaves_alone_what_has_changed_since(host: &Host) {
     let mut target = Target::start(host, "--on-node 0 a=anon:2M b=anon:1M");
-    move_pages(host, &mut target, "--to 1", About::AllAwayFrom(1));
+    outcome_of(host, &target, "--to 1 --kind anon");
     let elsewhere = format!("--to 2 --no-record --range {}", target.range("a", 100..200));
     move_pages(host, &mut target, &elsewhere, About::PartOf(&["a"]));
     assert_eq!(target.ask("unmap b"), "ok");
-    let back = undo(host, &target);
+    let back = outcome_of(host, &target, "--undo");
     assert_eq!(back.stayed_pages(), 0, "{back:?}");
     assert_eq!(target.where_is("a"), "0*100 2*100 0*312");
     target.check();
