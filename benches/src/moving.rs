@@ -149,12 +149,13 @@ pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every second page is home already: one move_pages call over all pages against ours.
+/// Every second page of a running process is home already: one move_pages call over all pages against ours.
 pub(crate) fn half_home() -> anyhow::Result<()> {
     let planner = Planner::new(&Root::default())?;
     let (mut ours, mut theirs) = (Sample::default(), Sample::default());
+    let words = ["--cpu", "1", "a=anon:128M,nodes=0,1,touch"];
     for _ in 0..5 {
-        let target = Target::start(&["a=anon:128M,nodes=0,1"])?;
+        let target = Target::start(&words)?;
         let (first, pages) = (target.areas[0].start(), target.areas[0].pages());
         let addresses: Vec<u64> = (0..pages).map(|page| first + page * BASE_PAGE_BYTES).collect();
         let nodes = vec![1; addresses.len()];
@@ -163,7 +164,7 @@ pub(crate) fn half_home() -> anyhow::Result<()> {
         let call = || Ok(move_pages(target.pid(), &addresses, &nodes, &mut status, flags)?);
         theirs.add(timed(call)?.1);
         drop(target);
-        let target = Target::start(&["a=anon:128M,nodes=0,1"])?;
+        let target = Target::start(&words)?;
         let (outcome, took) = our_move(&target, &planner, node(1), DEFAULTS, &|_| ())?;
         ensure!(outcome.moved_pages >= pages / 2, "only {} pages moved", outcome.moved_pages);
         ours.add(took);

@@ -6,12 +6,13 @@
 //! size, for one node; shared pages travel apart. The feed moves nothing and holds at most
 //! [`READ_AHEAD_PAGES`] beyond the batches that it has handed out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use linux::ReadError;
 use machine::{AddrRange, BASE_PAGE_BYTES, NodeId};
 
+use crate::few::Few;
 use crate::filter::Filter;
 use crate::memory::Memory;
 use crate::placement::{Kind, Mapping, PageSize, Run};
@@ -138,7 +139,7 @@ pub(crate) struct Feed<'a> {
     begun: usize,
     /// What is left to look up in this pass.
     parts: VecDeque<(Mapping, AddrRange)>,
-    lanes: BTreeMap<Lane, Line>,
+    lanes: Few<Lane, Line>,
     queued_pages: u64,
     batches_out: u32,
     /// Base pages that the limit still allows.
@@ -159,7 +160,7 @@ impl<'a> Feed<'a> {
             passes,
             begun: 0,
             parts: VecDeque::new(),
-            lanes: BTreeMap::new(),
+            lanes: Few::default(),
             queued_pages: 0,
             batches_out: 0,
             allowed_pages: filter.limit.map_or(u64::MAX, |limit| limit.pages()),
@@ -199,14 +200,14 @@ impl<'a> Feed<'a> {
         let lane = Lane { round: lane.round + 1, ..lane };
         for piece in retry {
             self.queued_pages += piece.count * lane.size.base_pages();
-            self.lanes.entry(lane).or_default().push(piece);
+            self.lanes.entry(lane).push(piece);
         }
     }
 
     /// Sends no more pages of this size to a node that had no memory for one.
     pub(crate) fn mark_full(&mut self, node: NodeId, size: PageSize) {
         self.full.insert((node, size));
-        for (lane, line) in &mut self.lanes {
+        for (lane, line) in self.lanes.iter_mut() {
             if lane.to == node && lane.size == size {
                 let pages = std::mem::take(line).count * size.base_pages();
                 self.queued_pages -= pages;
@@ -299,7 +300,7 @@ impl<'a> Feed<'a> {
         } else if taken > 0 {
             let lane = Lane { round: 1, shared: run.shared, to, size: run.size };
             let piece = Piece { start, count: taken, from: run.node, kind: run.kind };
-            self.lanes.entry(lane).or_default().push(piece);
+            self.lanes.entry(lane).push(piece);
             self.queued_pages += pages;
         }
         if taken == count {
@@ -330,12 +331,12 @@ impl<'a> Feed<'a> {
         let wanted = |lane: &Lane| (chunk_pages / lane.size.base_pages()).max(1);
         let full_lane = self.lanes.iter().find(|(lane, line)| line.count >= wanted(lane));
         let any_lane = || self.lanes.iter().find(|(_, line)| line.count > 0);
-        let (&lane, _) = match full_lane {
+        let &(lane, _) = match full_lane {
             Some(lane) => lane,
             None if more_to_come => return None,
             None => any_lane()?,
         };
-        let pieces = self.lanes.get_mut(&lane)?.take(wanted(&lane), lane.size);
+        let pieces = self.lanes.entry(lane).take(wanted(&lane), lane.size);
         let batch = Batch { lane, pieces };
         self.queued_pages -= batch.pages();
         Some(batch)

@@ -18,6 +18,7 @@ mod calibrate;
 pub mod census;
 pub mod concern;
 mod feed;
+mod few;
 pub mod filter;
 pub mod finding;
 pub mod journal;

@@ -8,6 +8,8 @@ use std::fmt;
 use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::few::Few;
+
 /// Base pages of a THP, and of a 2 MiB hugetlb page (x86-64: `HPAGE_PMD_NR`).
 pub const THP_PAGES: u64 = 512;
 
@@ -146,7 +148,7 @@ impl Run {
 /// Pages counted by node, size and kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    counts: BTreeMap<(NodeId, PageSize, Kind), u64>,
+    counts: Few<(NodeId, PageSize, Kind), u64>,
 }
 
 /// One line of a [`Tally`].
@@ -165,24 +167,19 @@ pub struct TallyLine {
 impl Tally {
     /// Counts the pages of `run`.
     pub fn add(&mut self, run: &Run) {
-        *self.counts.entry((run.node, run.size, run.kind)).or_default() += run.pages;
+        *self.counts.entry((run.node, run.size, run.kind)) += run.pages;
     }
 
     /// Counts everything that `other` counted.
     pub fn merge(&mut self, other: &Self) {
-        for (&slot, &pages) in &other.counts {
-            *self.counts.entry(slot).or_default() += pages;
+        for &(slot, pages) in other.counts.iter() {
+            *self.counts.entry(slot) += pages;
         }
     }
 
     /// Lines in ascending order of node, size, kind.
     pub fn lines(&self) -> impl Iterator<Item = TallyLine> + '_ {
-        self.counts.iter().map(|(&(node, size, kind), &pages)| TallyLine {
-            node,
-            size,
-            kind,
-            pages,
-        })
+        self.counts.iter().map(|&((node, size, kind), pages)| TallyLine { node, size, kind, pages })
     }
 
     /// Base pages that pass `keep`.
@@ -192,7 +189,7 @@ impl Tally {
 
     /// Base pages in all.
     pub fn pages(&self) -> u64 {
-        self.counts.values().sum()
+        self.counts.iter().map(|(_, pages)| pages).sum()
     }
 
     /// Base pages on each node that has any, ascending.

@@ -12,6 +12,7 @@ use machine::{AddrRange, Bytes, NodeId, NodeSet, Topology};
 use serde::{Deserialize, Serialize};
 
 use crate::concern::Concern;
+use crate::few::Few;
 use crate::filter::Filter;
 use crate::memory::{Memory, Sharing};
 use crate::placement::{Mapping, PageSize, Run};
@@ -191,11 +192,14 @@ impl PlannedPass {
     }
 }
 
+/// Base pages by source, target and size.
+pub(crate) type Flows = Few<(NodeId, NodeId, PageSize), u64>;
+
 /// What [`draft`] found. The concerns and the time come later, from what else is known of the host.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) passes: Vec<PlannedPass>,
-    pub(crate) flows: BTreeMap<(NodeId, NodeId, PageSize), u64>,
+    pub(crate) flows: Flows,
     pub(crate) shared_pages: u64,
     pub(crate) shared_parts: Vec<SharedPart>,
 }
@@ -251,7 +255,7 @@ pub(crate) fn redraft(
     let mappings = memory.mappings()?;
     let mut draft = Draft {
         passes: Vec::new(),
-        flows: BTreeMap::new(),
+        flows: Flows::default(),
         shared_pages: 0,
         shared_parts: Vec::new(),
     };
@@ -305,45 +309,35 @@ struct RangeTally {
 }
 
 impl RangeTally {
-    fn add(
-        &mut self,
-        pass: &PlannedPass,
-        run: &Run,
-        sharing: Sharing,
-        flows: &mut BTreeMap<(NodeId, NodeId, PageSize), u64>,
-    ) {
+    fn add(&mut self, pass: &PlannedPass, run: &Run, sharing: Sharing, flows: &mut Flows) {
         if !pass.from.contains(run.node) {
             return;
         }
         let stays = run.shared && sharing == Sharing::OwnOnly;
-        for (to, pages) in pages_by_destination(&pass.to, run) {
-            let pages = pages.min(self.allowed_pages);
-            if to == run.node || pages == 0 {
-                continue;
+        match &pass.to {
+            Destination::Node(to) => self.count(run, *to, run.pages, stays, flows),
+            Destination::Interleave(_) => {
+                for address in run.page_starts() {
+                    let to = pass.to.node_for(address, run);
+                    self.count(run, to, run.size.base_pages(), stays, flows);
+                }
             }
-            if stays {
-                self.shared_pages += pages;
-                self.shared_example.get_or_insert(run.start);
-                continue;
-            }
-            self.allowed_pages -= pages;
-            self.pages += pages;
-            *flows.entry((run.node, to, run.size)).or_default() += pages;
         }
     }
-}
 
-/// Base pages of a run by the node that they would go to.
-fn pages_by_destination(to: &Destination, run: &Run) -> BTreeMap<NodeId, u64> {
-    match to {
-        Destination::Node(node) => BTreeMap::from([(*node, run.pages)]),
-        Destination::Interleave(_) => {
-            let mut pages = BTreeMap::new();
-            for address in run.page_starts() {
-                *pages.entry(to.node_for(address, run)).or_default() += run.size.base_pages();
-            }
-            pages
+    fn count(&mut self, run: &Run, to: NodeId, pages: u64, stays: bool, flows: &mut Flows) {
+        let pages = pages.min(self.allowed_pages);
+        if to == run.node || pages == 0 {
+            return;
         }
+        if stays {
+            self.shared_pages += pages;
+            self.shared_example.get_or_insert(run.start);
+            return;
+        }
+        self.allowed_pages -= pages;
+        self.pages += pages;
+        *flows.entry((run.node, to, run.size)) += pages;
     }
 }
 
@@ -383,7 +377,8 @@ pub(crate) mod tests {
     fn a_draft_counts_pages_elsewhere_and_leaves_shared_ones_out() {
         let memory = FakeMemory::new("00110").with_page(4, |page| page.shared = true);
         let draft = drafted(&memory, &Route::To(node(1)), &Filter::default());
-        assert_eq!(draft.flows, BTreeMap::from([((node(0), node(1), PageSize::Base), 2)]));
+        let flows: Vec<_> = draft.flows.iter().copied().collect();
+        assert_eq!(flows, [((node(0), node(1), PageSize::Base), 2)]);
         assert_eq!(draft.shared_pages, 1);
         assert_eq!(draft.shared_parts[0].example, (16 + 4) * 4096);
     }
@@ -393,7 +388,7 @@ pub(crate) mod tests {
         let memory = FakeMemory::new("000000");
         let filter = Filter { limit: Some(Bytes::from_pages(4)), ..Filter::default() };
         let draft = drafted(&memory, &Route::To(node(1)), &filter);
-        assert_eq!(draft.flows.values().sum::<u64>(), 4);
+        assert_eq!(draft.flows.iter().map(|(_, pages)| pages).sum::<u64>(), 4);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::concern::{Arrival, Circumstances, Concern, Demands, Room, concerns};
 use crate::filter::Filter;
 use crate::memory::{Memory, Sharing};
 use crate::placement::PageSize;
-use crate::plan::{Draft, Flow, Plan, PlannedPass, SharedPart, draft, redraft};
+use crate::plan::{Draft, Flow, Flows, Plan, PlannedPass, SharedPart, draft, redraft};
 use crate::route::Route;
 use crate::sharers;
 use crate::target::TargetId;
@@ -285,7 +285,7 @@ fn demands(pid: u32, draft: &Draft) -> Demands {
     for pass in &draft.passes {
         demands.destinations = demands.destinations.union(&pass.to.nodes());
     }
-    for (&(from, to, size), &pages) in &draft.flows {
+    for &((from, to, size), pages) in draft.flows.iter() {
         let bytes = Bytes::from_pages(pages);
         let arrival: &mut Arrival = demands.arriving.entry(to).or_default();
         match size {
@@ -297,10 +297,10 @@ fn demands(pid: u32, draft: &Draft) -> Demands {
     demands
 }
 
-fn flows(flows: &BTreeMap<(NodeId, NodeId, PageSize), u64>) -> Vec<Flow> {
+fn flows(flows: &Flows) -> Vec<Flow> {
     flows
         .iter()
-        .map(|(&(from, to, size), &pages)| Flow { from, to, size: size.to_string(), pages })
+        .map(|&((from, to, size), pages)| Flow { from, to, size: size.to_string(), pages })
         .collect()
 }
 
