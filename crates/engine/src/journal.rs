@@ -197,6 +197,7 @@ impl Record {
     pub fn passes_back(&self) -> Vec<PlannedPass> {
         let mut ranges = self.head.ranges.clone();
         ranges.sort_by_key(|planned| planned.range);
+        ranges.dedup_by_key(|planned| planned.range);
         let mut passes: Vec<PlannedPass> = Vec::new();
         for run in self.runs.iter().rev() {
             let (source, target) = (NodeSet::only(run.to), Destination::Node(run.from));
@@ -205,7 +206,7 @@ impl Record {
                 passes.push(PlannedPass { from: source, to: target, ranges: Vec::new() });
                 passes.len() - 1
             });
-            passes[at].ranges.extend(planned_range(run, &ranges));
+            passes[at].ranges.extend(planned_ranges(run, &ranges));
         }
         for pass in &mut passes {
             pass.ranges.sort_by_key(|planned| planned.range);
@@ -224,11 +225,13 @@ impl Record {
     }
 }
 
-/// The run as a range of the mapping that it lay in.
-fn planned_range(run: &MovedRun, ranges: &[PlannedRange]) -> Option<PlannedRange> {
-    let behind = ranges.partition_point(|planned| planned.range.start() <= run.range.start());
-    let within = ranges.get(behind.checked_sub(1)?)?;
-    Some(PlannedRange { range: run.range, pages: run.range.pages(), ..within.clone() })
+/// The run as ranges of the mappings that it lay in: neighbours in address order may be of several.
+fn planned_ranges(run: &MovedRun, ranges: &[PlannedRange]) -> impl Iterator<Item = PlannedRange> {
+    let first = ranges.partition_point(|planned| planned.range.end() <= run.range.start());
+    ranges[first..].iter().map_while(|planned| {
+        let range = planned.range.intersection(run.range)?;
+        Some(PlannedRange { range, pages: range.pages(), ..planned.clone() })
+    })
 }
 
 /// The name carries the start time, so that a successor under the same pid has no record.
@@ -299,6 +302,24 @@ mod tests {
             Record::last_of(folder.path(), &plan.target),
             Err(JournalError::NoRecord { .. })
         ));
+    }
+
+    #[test]
+    fn a_run_over_the_border_of_two_mappings_is_returned_in_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = PlannedRange { mapping: "/usr/lib/libc.so.6".to_owned(), ..planned(18, 2) };
+        let pass = |from: &str, to| PlannedPass {
+            from: from.parse().unwrap(),
+            to: Destination::Node(node(to)),
+            ranges: vec![planned(16, 2), other.clone()],
+        };
+        let plan = plan_of(vec![pass("1", 2), pass("0", 1)]);
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        record(&mut journal, &[(17, 0), (18, 0)], 1);
+        journal.finish().unwrap();
+        let passes = Record::last_of(folder.path(), &plan.target).unwrap().passes_back();
+        let in_other = PlannedRange { mapping: other.mapping, ..planned(18, 1) };
+        assert_eq!(passes[0].ranges, [planned(17, 1), in_other]);
     }
 
     #[test]
