@@ -50,8 +50,8 @@ fn each_kind_of_memory_can_be_moved_alone(host: &Host) {
     let areas = format!("a=anon:1M h=heap:1M k=stack:512K s=shm:1M {files}");
     let mut target = Target::start(host, &format!("--on-node 0 {areas}"));
     let kinds = [
-        ("heap", "h", 256, About::Marked("heap")),
-        ("stack", "k", 128, About::Marked("stack")),
+        ("heap", "h", 256, About::Marked("heap", 1)),
+        ("stack", "k", 128, About::Marked("stack", 1)),
         ("shmem", "s", 256, About::Areas(&["s", "v"])),
     ];
     for (kind, area, pages, about) in kinds {

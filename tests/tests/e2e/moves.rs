@@ -80,8 +80,8 @@ pub(crate) enum About<'a> {
     /// Some pages of these areas: the outcome speaks of no others, so that the kernel's sums of the
     /// mappings say nothing of its placement, and the test asks the target page by page.
     PartOf(&'a [&'a str]),
-    /// The mappings that numa_maps calls `heap` or `stack`: the program has pages there too.
-    Marked(&'a str),
+    /// The mappings that numa_maps calls `heap` or `stack`, with a page that is not on this node.
+    Marked(&'a str, u16),
     /// Every mapping with a page that is not on this node.
     AllAwayFrom(u16),
 }
@@ -133,8 +133,10 @@ impl<'a> Move<'a> {
             About::Areas(areas) | About::PartOf(areas) => {
                 areas.iter().any(|area| overlap(&target.area(area), &mapping.range))
             }
-            About::Marked(mark) => mapping.mark.as_deref() == Some(mark),
-            About::AllAwayFrom(node) => mapping.pages.keys().any(|on| *on != node),
+            About::Marked(mark, node) => {
+                mapping.mark.as_deref() == Some(mark) && mapping.is_away_from(node)
+            }
+            About::AllAwayFrom(node) => mapping.is_away_from(node),
         });
         books.assert_nothing_is_missing(&outcome);
         if !matches!(about, About::PartOf(_)) {

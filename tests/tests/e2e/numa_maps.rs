@@ -19,6 +19,13 @@ pub(crate) struct Mapping {
     pub(crate) pages: Placement,
 }
 
+impl Mapping {
+    /// Whether it has a page on another node.
+    pub(crate) fn is_away_from(&self, node: u16) -> bool {
+        self.pages.keys().any(|on| *on != node)
+    }
+}
+
 /// Every mapping of a process, with its pages by node.
 pub(crate) fn read(host: &Host, pid: u32) -> Vec<Mapping> {
     let text = host.sh(&format!("cat /proc/{pid}/maps; echo; cat /proc/{pid}/numa_maps"));

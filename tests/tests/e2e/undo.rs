@@ -11,6 +11,7 @@ on_each_kernel! {
         undo_leaves_alone_what_has_changed_since
         a_move_without_a_record_cannot_be_undone
         moves_are_undone_one_by_one_from_the_last
+        a_huge_page_that_moved_for_a_part_of_it_goes_back
     }
 }
 
@@ -61,4 +62,13 @@ fn moves_are_undone_one_by_one_from_the_last(host: &Host) {
         move_pages(host, &mut target, "--undo", About::Areas(&["a"]));
         assert_eq!(target.where_is("a"), format!("{node}*256"));
     }
+}
+
+fn a_huge_page_that_moved_for_a_part_of_it_goes_back(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 t=thp:4M");
+    outcome_of(host, &target, &format!("--to 1 --range {}", target.range("t", 700..800)));
+    assert_eq!(target.where_is("t"), "0*512 1*512");
+    assert_eq!(outcome_of(host, &target, "--undo").moved_pages, 512);
+    assert_eq!(target.where_is("t"), "0*1024");
+    target.check();
 }
