@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -174,7 +174,7 @@ fn refused(jobs: &[Job]) -> anyhow::Result<bool> {
     let mut refused = false;
     for job in jobs.iter().filter(|job| job.plan.refusals().next().is_some()) {
         refused = true;
-        let mut err = io::stderr().lock();
+        let mut err = anstream::stderr().lock();
         writeln!(err, "pagetide: process {}: nothing was moved:", job.plan.target.pid)?;
         plan_text::write_concerns(&mut err, job.plan.refusals())?;
     }
