@@ -20,10 +20,11 @@ play() { # NAME FOLDER WORDS...
 
 played=0 different=0
 set -f
+# No word of a line is split or expanded but $PID; `;` is no separator here.
+sed 's/;/\\;/g' "$lines" >"$scratch/lines"
 while IFS= read -r line; do
     case $line in '#'*) continue ;; esac
-    # No word of a line is split or expanded but $PID; `;` is no separator here.
-    eval "set -- $(printf '%s\n' "$line" | sed 's/;/\\;/g')"
+    eval "set -- $line"
     play theirs "$theirs" "$@"
     play ours "$ours" "$@"
     played=$((played + 1))
@@ -35,7 +36,7 @@ while IFS= read -r line; do
             sed 's/^/  ours:   /' "$scratch/ours.$stream"
         fi
     done
-done <"$lines"
+done <"$scratch/lines"
 kill "$PID"
 rm -r "$scratch"
 echo "$played lines played, $different differences"
