@@ -12,7 +12,8 @@ mod target;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: pagetide-bench survey|move|stall|half-home|threads|own-cost|tebibyte";
+const USAGE: &str =
+    "usage: pagetide-bench survey|move|stall|half-home|threads|call-sizes|own-cost|tebibyte";
 
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         "stall" => moving::with_bounded_stall(),
         "half-home" => moving::half_home(),
         "threads" => moving::with_threads(),
+        "call-sizes" => moving::call_sizes(),
         "own-cost" => moving::own_cost(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

@@ -125,7 +125,7 @@ pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
 pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
     let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
-    for limit_ms in [5, 10, 15, 20, 30] {
+    for limit_ms in [40, 80, 120] {
         let limit = Duration::from_millis(limit_ms);
         let options =
             MoveOptions { limits: Limits { rate_per_s: None, stall_max: Some(limit) }, threads: 1 };
@@ -208,4 +208,33 @@ pub(crate) fn own_cost() -> anyhow::Result<()> {
         calls.add(Duration::from_nanos(outcome.calls_ns));
     }
     Ok(row("the mover, all of its time", &ours, "the bare calls within it", &calls)?)
+}
+
+/// What a call costs by its size: bare move_pages(2) over 32 MiB, idle and while being touched.
+pub(crate) fn call_sizes() -> anyhow::Result<()> {
+    for touch in ["", ",touch"] {
+        let mut target = Target::start(&["--cpu", "1", &format!("a=anon:32M,node=0{touch}")])?;
+        let (first, pages) = (target.areas[0].start(), target.areas[0].pages());
+        let addresses: Vec<u64> = (0..pages).map(|page| first + page * BASE_PAGE_BYTES).collect();
+        let mut at = node(0);
+        for size in [16, 64, 256, 512, 1024, 4096, 8192] {
+            at = other(at);
+            target.stall_us()?;
+            let mut calls = Sample::default();
+            for chunk in addresses.chunks(size) {
+                let nodes = vec![at.as_raw(); chunk.len()];
+                let mut status = vec![0; chunk.len()];
+                let flags = MoveFlags::MOVE;
+                let call = || Ok(move_pages(target.pid(), chunk, &nodes, &mut status, flags)?);
+                calls.add(timed(call)?.1);
+            }
+            let touched = if touch.is_empty() { "idle" } else { "being touched" };
+            let median_us = calls.median() * 1e6;
+            let stall_us = target.stall_us()?;
+            note(format!(
+                "{touched}, {size} pages a call: {median_us:.0} us a call, longest stall {stall_us:.0} us"
+            ))?;
+        }
+    }
+    Ok(())
 }

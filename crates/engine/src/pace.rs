@@ -3,9 +3,10 @@
 //! A call holds pages of the target while it copies them, and first drains the LRU caches of all
 //! CPUs, whatever its size (kernel, mm/swap.c, `lru_cache_disable`). So a large chunk is cheap and a
 //! small one is gentle. Without a wish of the user's the chunk is large. With `--max-stall` it is
-//! found while moving, as TCP finds its window: grow fast until near the limit, then creep, and
-//! halve at each miss. The creep is chosen so that at rest one chunk in two hundred misses. Where even
-//! single pages miss, smaller chunks would only make the move longer: the pace gives the limit up.
+//! found while moving, as TCP finds its window: begin small, grow fast until near the limit, then
+//! creep, and halve at each miss. The creep is chosen so that at rest one chunk in two hundred misses.
+//! Where even single pages miss, smaller chunks would only make the move longer: the pace gives the
+//! limit up.
 //!
 //! Pure: time comes in as an argument.
 
@@ -15,8 +16,9 @@ use machine::{BASE_PAGE_BYTES, Bytes};
 
 /// Base pages of a chunk without a limit on the stall: 128 MiB.
 const LARGE_CHUNK: f64 = 32768.0;
-/// Base pages of the first chunk under a limit.
-const FIRST_CHUNK: f64 = 16.0;
+/// What a base page is thought to cost before the first chunk has told, in seconds: more than on any
+/// machine seen, emulated ones included.
+const PAGE_SECONDS: f64 = 20e-6;
 /// Growth a chunk, once near the limit: 2 to the power of 1/200, since a miss halves.
 const CREEP: f64 = 1.003_47;
 /// Misses in a row with single pages that tell that the limit is out of reach.
@@ -50,7 +52,8 @@ pub struct Pace {
 impl Pace {
     /// A pace that keeps `limits`.
     pub fn new(limits: Limits) -> Self {
-        let chunk_pages = if limits.stall_max.is_some() { FIRST_CHUNK } else { LARGE_CHUNK };
+        let first = |limit: Duration| limit.as_secs_f64() / PAGE_SECONDS;
+        let chunk_pages = limits.stall_max.map_or(LARGE_CHUNK, first).clamp(1.0, LARGE_CHUNK);
         Self { limits, chunk_pages, near_limit: false, single_misses: 0 }
     }
 
