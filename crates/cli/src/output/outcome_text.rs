@@ -34,7 +34,11 @@ fn write_outcome(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         writeln!(out, "already there: {}", pages(outcome.already_there_pages))?;
     }
     if outcome.gone_pages > 0 {
-        writeln!(out, "given up by the process meanwhile: {}", pages(outcome.gone_pages))?;
+        writeln!(
+            out,
+            "gone meanwhile, given up by the process or all zero: {}",
+            pages(outcome.gone_pages)
+        )?;
     }
     for (cause, &count) in &outcome.stayed {
         writeln!(out, "{} {}: {cause}", paint::warn("! stayed"), pages(count))?;

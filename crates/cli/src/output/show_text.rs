@@ -14,8 +14,10 @@ use machine::{Bytes, NodeId};
 use super::paint;
 use super::table::{Align, Table};
 
-/// Mappings that are shown one by one; the rest in one line.
-const MAPPINGS_SHOWN: usize = 20;
+/// Mappings that are shown one by one, at most and at least; the rest in one line.
+const MAPPINGS_SHOWN: (usize, usize) = (20, 8);
+/// Between the two, a mapping is shown if it holds this part of the whole.
+const WORTH_A_LINE: u64 = 1000;
 /// Characters of a mapping's name; longer ones are cut in the middle.
 const NAME_WIDTH: usize = 28;
 
@@ -91,7 +93,11 @@ fn node_table(tally: &Tally) -> Table {
 fn write_mappings(out: &mut dyn Write, mappings: &[MappingView]) -> io::Result<()> {
     let mut mappings: Vec<&MappingView> = mappings.iter().collect();
     mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.survey.tally.pages()));
-    let (shown, rest) = mappings.split_at(mappings.len().min(MAPPINGS_SHOWN));
+    let total: u64 = mappings.iter().map(|mapping| mapping.survey.tally.pages()).sum();
+    let is_large = |mapping: &&&MappingView| mapping.survey.tally.pages() * WORTH_A_LINE >= total;
+    let large = mappings.iter().take_while(is_large).count();
+    let (most, least) = MAPPINGS_SHOWN;
+    let (shown, rest) = mappings.split_at(large.clamp(least, most).min(mappings.len()));
     writeln!(
         out,
         "\n{:>9}  {:5}  {:12}  {:28}  {:32}  policy",
