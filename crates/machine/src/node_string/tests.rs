@@ -1,3 +1,5 @@
+//! Node strings held against a table of what libnuma makes of them, and properties.
+
 use proptest::prelude::*;
 
 use super::*;
