@@ -14,7 +14,8 @@ use crate::error::{Error, Result, Tried};
 use crate::spec::PAGE_BYTES;
 use crate::sys::{self, Backing, Mapping};
 
-/// Largest step between two looks at what is free. Others allocate meanwhile.
+/// Between two looks at what is free, a quarter of it is taken, and near the end this much. Others
+/// allocate meanwhile.
 const STEP_BYTES: usize = 1 << 20;
 
 /// Kept above the min watermarks. One allocation may take 8 MiB from a zone for the CPU's own list
@@ -38,7 +39,8 @@ pub(crate) fn run(node: u32, leave_bytes: usize) -> Result<()> {
     let mut quiet_looks = 0;
     while quiet_looks < QUIET_LOOKS {
         let room_bytes = total_bytes - held_bytes;
-        let step = spare_bytes(node, leave_bytes)?.min(STEP_BYTES).min(room_bytes);
+        let spare = spare_bytes(node, leave_bytes)?.min(room_bytes);
+        let step = spare.min(STEP_BYTES.max(spare / 4));
         if step < PAGE_BYTES {
             quiet_looks += 1;
             thread::sleep(LOOK_PERIOD);

@@ -1,7 +1,7 @@
 //! Cpusets, policies and automatic balancing: what forbids a move, and what would undo it.
 
 use crate::host::Host;
-use crate::moves::{About, move_pages};
+use crate::moves::{About, move_pages, outcome_of};
 use crate::target::Target;
 
 on_each_kernel! {
@@ -9,6 +9,7 @@ on_each_kernel! {
         a_cpuset_that_excludes_the_destination_refuses_and_says_how_to_widen_it
         a_policy_that_binds_elsewhere_is_a_warning
         numa_balancing_is_a_warning_with_the_lines_that_mend_it
+        under_numa_balancing_the_accounts_add_up_and_the_contents_hold
     }
 }
 
@@ -65,4 +66,19 @@ fn numa_balancing_is_a_warning_with_the_lines_that_mend_it(host: &Host) {
     assert!(said.contains("numa_balancing is on and threads may run on node 0"), "{said}");
     assert!(said.contains("sysctl kernel.numa_balancing=0"), "{said}");
     assert!(said.contains(&format!("taskset -a -p -c CPUS {}", target.pid)), "{said}");
+}
+
+fn under_numa_balancing_the_accounts_add_up_and_the_contents_hold(host: &Host) {
+    // Its CPUs are on node 0, so that the kernel works against a move to node 1 all the time.
+    let mut target = Target::start(host, "--cpu 0 --on-node 0 a=anon:8M,touch t=thp:4M,touch");
+    host.write("/proc/sys/kernel/numa_balancing", "1");
+    for node in [1, 0, 1, 0] {
+        let range = target.range("a", 0..2048);
+        let outcome = outcome_of(host, &target, &format!("--to {node} --range {range}"));
+        // The kernel may have brought all of it there before, and then there is nothing to place.
+        let placed: u64 = outcome.placement.iter().flat_map(|nodes| nodes.values()).sum();
+        assert!(placed == 2048 || outcome.found_pages == 0, "{outcome:?}");
+        target.check();
+    }
+    host.write("/proc/sys/kernel/numa_balancing", "0");
 }

@@ -7,14 +7,15 @@
 //!
 //! A test is a function that takes a [`host::Host`]; [`on_each_kernel!`] makes a test of it for each
 //! kernel. `cargo test -p pagetide-tests --test e2e undo` runs one theme,
-//! `cargo test -p pagetide-tests --test e2e v6_1` one kernel.
+//! `cargo test -p pagetide-tests --test e2e v6_12` one kernel; `--features newest-kernel` adds the
+//! newest of Debian.
 //!
 //! It needs `cargo build -p pagetide-cli` of the same profile before it. No test depends on how fast
 //! the guest is: what must happen midway is waited for, and the mover is stopped meanwhile.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
-/// Makes tests of functions that take a host: one for each kernel, named so that the two lie next to
+/// Makes tests of functions that take a host: one for each kernel, named so that they lie next to
 /// each other in the alphabet and run at the same time, each in a guest of its own.
 macro_rules! on_each_kernel {
     ($($machine:ident { $($test:ident)* })*) => { $($(
@@ -27,6 +28,12 @@ macro_rules! on_each_kernel {
             #[test]
             fn v6_12() {
                 super::$test(&$crate::host::host(stringify!($machine), "6.12"));
+            }
+
+            #[cfg(feature = "newest-kernel")]
+            #[test]
+            fn newest() {
+                super::$test(&$crate::host::host(stringify!($machine), "newest"));
             }
         }
     )*)* };

@@ -1,8 +1,10 @@
 //! How a move goes on, and how it is stopped.
 
+use lab::{Command, WindowSize};
+
 use crate::host::Host;
 use crate::moves::{About, Move, move_pages};
-use crate::program::SIGINT;
+use crate::program::{Program, SIGINT};
 use crate::target::Target;
 
 on_each_kernel! {
@@ -12,6 +14,7 @@ on_each_kernel! {
         a_limit_on_the_stall_cuts_the_move_into_calls
         two_threads_move_every_page_once
         progress_is_lines_when_piped_and_nothing_when_quiet
+        progress_is_a_bar_on_a_terminal
     }
 }
 
@@ -78,5 +81,20 @@ fn progress_is_lines_when_piped_and_nothing_when_quiet(host: &Host) {
     assert!(last.starts_with("100%  8.0 MiB of 8.0 MiB"), "{said}");
     assert!(said.lines().count() > 2, "{said}");
     assert_eq!(move_to("0", "--quiet"), "");
+    target.check();
+}
+
+fn progress_is_a_bar_on_a_terminal(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:8M");
+    let (pid, range) = (target.pid(), target.range("a", 0..2048));
+    let words = format!("pagetide move {pid} --to 1 --range {range} --rate 16MiB/s");
+    let terminal = Some(WindowSize { rows: 24, columns: 120 });
+    let env = vec![(b"TERM".to_vec(), b"xterm".to_vec())];
+    let command = Command { terminal, env, ..Command::new(words.split(' ')) };
+    let ended = Program::start_command(host, command).wait();
+    let said = ended.stdout;
+    assert_eq!(ended.code, 0, "{said}");
+    assert!(said.contains("=>") && said.contains("MiB/s  ETA 0:00"), "a bar, rate, ETA: {said}");
+    assert!(said.contains("\r") && said.contains("moved 2048 pages (8.0 MiB)"), "{said}");
     target.check();
 }

@@ -8,7 +8,8 @@ on_each_kernel! {
     two_socket {
         exactly_the_pinned_pages_stay_until_they_are_let_go
         exactly_the_pinned_thps_stay_until_they_are_let_go
-        a_pinned_page_of_a_file_stays_as_busy
+        exactly_the_pinned_pages_of_shared_memory_stay
+        a_pinned_page_of_a_file_stays_as_busy_with_io
     }
 }
 
@@ -34,6 +35,10 @@ fn exactly_the_pinned_thps_stay_until_they_are_let_go(host: &Host) {
     stays_until_let_go(host, "thp:8M,pin=1", "pinned_or_busy", 512, 2048);
 }
 
-fn a_pinned_page_of_a_file_stays_as_busy(host: &Host) {
+fn exactly_the_pinned_pages_of_shared_memory_stay(host: &Host) {
     stays_until_let_go(host, "memfd:1M,pin=7", "pinned_or_busy", 7, 256);
+}
+
+fn a_pinned_page_of_a_file_stays_as_busy_with_io(host: &Host) {
+    stays_until_let_go(host, "file:1M,path=/root/pinned,pin=7", "file_busy", 7, 256);
 }

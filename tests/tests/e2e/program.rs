@@ -32,7 +32,17 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(host: &Host, words: &[&str]) -> Self {
-        let mut running = host.guest.start(Command::new(words)).unwrap();
+        Self::start_command(host, Command::new(words))
+    }
+
+    pub(crate) fn start_command(host: &Host, command: Command) -> Self {
+        let name = command
+            .argv
+            .iter()
+            .map(|word| String::from_utf8_lossy(word))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let mut running = host.guest.start(command).unwrap();
         let (send, lines) = mpsc::channel();
         let (input, control) = (running.take_input(), running.control());
         let end = thread::spawn(move || {
@@ -40,7 +50,7 @@ impl Program {
             let code = running.wait(&mut Lines { send, begun: Vec::new() }, &mut stderr);
             (code.unwrap(), String::from_utf8_lossy(&stderr).into_owned())
         });
-        Self { name: words.join(" "), control, input, lines, end: Some(end) }
+        Self { name, control, input, lines, end: Some(end) }
     }
 
     /// The next line that it prints. It must print one.

@@ -22,9 +22,9 @@ fn placement_of(host: &Host, pid: u32, start: u64) -> Placement {
     mapping.unwrap_or_else(|| panic!("no mapping of {pid} begins at {start:x}")).pages
 }
 
-fn stays_then_moves(host: &Host, kind: &str) {
-    let areas = format!("s={kind}:2M,shared-with-child a=anon:1M");
-    let mut target = Target::start(host, &format!("--on-node 0 {areas}"));
+fn stays_then_moves(host: &Host, area: &str) {
+    let words = format!("--on-node 0 s={area},shared-with-child a=anon:1M");
+    let mut target = Target::start(host, &words);
     let start = target.area("s").start;
     let child = target.child.expect("an area is shared with a child");
     let range = target.range("s", 0..512);
@@ -42,13 +42,14 @@ fn stays_then_moves(host: &Host, kind: &str) {
 }
 
 fn pages_shared_with_a_forked_child_stay_and_move_when_asked_for(host: &Host) {
-    stays_then_moves(host, "anon");
-    stays_then_moves(host, "thp");
+    stays_then_moves(host, "anon:2M");
+    stays_then_moves(host, "thp:2M");
 }
 
 fn shared_memory_of_two_processes_stays_and_moves_when_asked_for(host: &Host) {
-    stays_then_moves(host, "shm");
-    stays_then_moves(host, "memfd");
+    stays_then_moves(host, "shm:2M");
+    stays_then_moves(host, "memfd:2M");
+    stays_then_moves(host, "file:2M,path=/dev/shm/pool");
 }
 
 fn shared_memory_of_one_process_is_its_own(host: &Host) {
