@@ -1,6 +1,6 @@
 //! The mover: carries out a plan in paced chunks, and says what became of every page.
 //!
-//! Each worker takes a batch from the [feed](crate::feed), gives it to the kernel in one call, and
+//! Each worker takes a batch from the feed, gives it to the kernel in one call, and
 //! settles every page by what the kernel said. Called by `move` and its undo. It never touches a
 //! process other than the one that was opened, sends no page twice at a time, and leaves the feed's
 //! lock before it calls the kernel.

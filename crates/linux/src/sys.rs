@@ -43,7 +43,7 @@ use std::io;
 
 use machine::NodeId;
 
-/// The `maxnode` argument that goes with the words of a [`NodeSet`].
+/// The `maxnode` argument that goes with the words of a [`machine::NodeSet`].
 const MAXNODE: usize = NodeId::LIMIT as usize + 1;
 
 /// The result of a call that answers with a count, or -1 and `errno`.

@@ -36,7 +36,7 @@ pub(crate) struct WishArgs {
     #[arg(long, value_name = "START-END")]
     range: Option<AddrRange>,
 
-    /// Only mappings whose name holds this text, or matches it if it has a * in it: [heap],
+    /// Only mappings whose name holds this text, or matches it if it has a * in it: heap,
     /// /dev/shm/*, libc.
     #[arg(long, value_name = "PATTERN")]
     mapping: Option<String>,
