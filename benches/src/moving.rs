@@ -125,7 +125,7 @@ pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
 pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
     let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
-    for limit_ms in [40, 80, 120] {
+    for limit_ms in [100, 150, 200] {
         let limit = Duration::from_millis(limit_ms);
         let options =
             MoveOptions { limits: Limits { rate_per_s: None, stall_max: Some(limit) }, threads: 1 };
@@ -135,7 +135,7 @@ pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
                 calls.push((state.chunk_pages, state.call));
             }
         };
-        Duel::fight(&mut target, 5, options, &on_progress)?
+        Duel::fight(&mut target, 3, options, &on_progress)?
             .report(&format!("move of 256 MiB, --max-stall {limit_ms}ms"))?;
         let calls = calls.into_inner().unwrap_or_default();
         let kept = calls.iter().filter(|(_, call)| *call <= limit).count();

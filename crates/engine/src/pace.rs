@@ -4,9 +4,9 @@
 //! CPUs, whatever its size (kernel, mm/swap.c, `lru_cache_disable`). So a large chunk is cheap and a
 //! small one is gentle. Without a wish of the user's the chunk is large. With `--max-stall` it is
 //! found while moving, as TCP finds its window: begin small, grow fast until near the limit, then
-//! creep, and halve at each miss. The creep is chosen so that at rest one chunk in two hundred misses.
-//! Where even single pages miss, smaller chunks would only make the move longer: the pace gives the
-//! limit up.
+//! creep, and shrink at each miss by as much as it missed. The creep is chosen so that at rest one
+//! chunk in two hundred misses. Where even single pages miss, smaller chunks would only make the move
+//! longer: the pace gives the limit up.
 //!
 //! Pure: time comes in as an argument.
 
@@ -19,8 +19,10 @@ const LARGE_CHUNK: f64 = 32768.0;
 /// What a base page is thought to cost before the first chunk has told, in seconds: more than on any
 /// machine seen, emulated ones included.
 const PAGE_SECONDS: f64 = 20e-6;
-/// Growth a chunk, once near the limit: 2 to the power of 1/200, since a miss halves.
-const CREEP: f64 = 1.003_47;
+/// What a chunk that missed by a hair is multiplied with; one that missed by more shrinks by more.
+const SHRINK: f64 = 0.9;
+/// Growth a chunk, once near the limit: two hundred of them undo a miss.
+const CREEP: f64 = 1.000_53;
 /// Misses in a row with single pages that tell that the limit is out of reach.
 const HOPELESS_MISSES: u32 = 8;
 /// Base pages of a chunk when the limit is out of reach: what a call costs at any size is then shared
@@ -79,8 +81,8 @@ impl Pace {
         if used > 1.0 {
             self.near_limit = true;
             self.single_misses += u32::from(pages == 1);
-            self.chunk_pages =
-                if self.is_hopeless() { HOPELESS_CHUNK } else { (self.chunk_pages / 2.0).max(1.0) };
+            let smaller = (self.chunk_pages * (SHRINK / used).max(0.5)).max(1.0);
+            self.chunk_pages = if self.is_hopeless() { HOPELESS_CHUNK } else { smaller };
             return;
         }
         self.single_misses = 0;
@@ -154,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_limit_that_only_single_pages_meet_is_kept_with_single_pages() {
-        let (missed, pages) = misses(Duration::from_micros(160), 100.0, 5.0, 1000);
-        assert!(missed <= 10 && pages <= 2, "{missed} missed, {pages} pages a chunk");
+        let (missed, pages) = misses(Duration::from_micros(160), 100.0, 5.0, 2000);
+        assert!(missed <= 20 && pages <= 2, "{missed} missed, {pages} pages a chunk");
     }
 
     #[test]
