@@ -34,8 +34,8 @@ fn a_target_that_exits_midway_is_reported(host: &Host) {
 fn a_target_that_exits_midway_is_told_in_words(host: &Host) {
     let target = Target::start(host, "--on-node 0 a=anon:16M");
     let pid = target.pid();
-    let words = ["pagetide", "move", &pid, "--to", "1", "--kind", "anon", "--rate", "4MiB/s", "-q"];
-    let moving = Move::with(host, &target, Program::start(host, &words));
+    let words = "--to 1 --kind anon --rate 4MiB/s --quiet";
+    let moving = Move::start_in_words(host, &target, words);
     moving.stop_midway(1);
     target.kill();
     moving.go_on();

@@ -97,16 +97,15 @@ pub(crate) struct Move<'a> {
 impl<'a> Move<'a> {
     /// Starts `pagetide move PID WORDS --json`.
     pub(crate) fn start(host: &'a Host, target: &Target, words: &str) -> Self {
-        let before = numa_maps::read(host, target.pid);
-        let pid = target.pid();
-        let words: Vec<&str> = words.split_whitespace().collect();
-        let argv = [&["pagetide", "move", "--json", &pid], &words[..]].concat();
-        Self { host, pid: target.pid, before, mover: Program::start(host, &argv) }
+        Self::start_in_words(host, target, &format!("{words} --json"))
     }
 
-    /// A move of `target` that was started otherwise.
-    pub(crate) fn with(host: &'a Host, target: &Target, mover: Program) -> Self {
-        Self { host, pid: target.pid, before: numa_maps::read(host, target.pid), mover }
+    /// Starts `pagetide move PID WORDS`, whose outcome will be in words.
+    pub(crate) fn start_in_words(host: &'a Host, target: &Target, words: &str) -> Self {
+        let before = numa_maps::read(host, target.pid);
+        let words = format!("pagetide move {} {words}", target.pid);
+        let mover = Program::start(host, &words.split(' ').collect::<Vec<_>>());
+        Self { host, pid: target.pid, before, mover }
     }
 
     /// Waits until some pages have come to `node`, and stops the mover there.
