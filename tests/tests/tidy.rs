@@ -1,5 +1,7 @@
 //! The house rules that no linter knows, as tests. Each says what it wants and where it is not so.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail with a panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
