@@ -4,6 +4,10 @@
 //! comes back from a move without its last write is lost, and is reported. The time between two
 //! touches is what the area's owner would have waited: faults on migration entries, copies of the
 //! page, and the scheduler alike.
+//!
+//! Pages are visited in scattered order, as a database would. One who walks in address order, as the
+//! mover does, falls into step with it: then each page waits for the one before, both are slowed to a
+//! crawl, and the longest wait says nothing about either.
 
 use std::io;
 use std::sync::Arc;
@@ -65,9 +69,11 @@ impl Drop for Toucher {
 }
 
 fn touch(mapping: &Mapping, shared: &Shared) {
+    let pages = mapping.pages();
+    let stride = scattering_stride(pages);
     let mut last = Instant::now();
     for pass in 1.. {
-        for page in 0..mapping.pages() {
+        for page in (0..pages).map(|step| step * stride % pages) {
             if shared.is_over.load(Ordering::Relaxed) {
                 return;
             }
@@ -83,10 +89,31 @@ fn touch(mapping: &Mapping, shared: &Shared) {
     }
 }
 
+/// A stride that visits each of `pages` pages once, neighbours long after each other: near the golden
+/// section, and without a common divisor.
+fn scattering_stride(pages: usize) -> usize {
+    let golden = pages * 618 / 1000;
+    (golden.max(1)..).find(|stride| greatest_common_divisor(*stride, pages) == 1).unwrap_or(1)
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::Backing;
+
+    #[test]
+    fn each_page_is_visited_once_in_a_pass() {
+        for pages in [1, 2, 3, 4, 7, 512, 1000, 65536] {
+            let stride = scattering_stride(pages);
+            let mut visited: Vec<usize> = (0..pages).map(|step| step * stride % pages).collect();
+            visited.sort_unstable();
+            assert!(visited.into_iter().eq(0..pages), "{pages} pages, stride {stride}");
+        }
+    }
 
     fn mapping() -> Arc<Mapping> {
         let backing = Backing::Anon { is_shared: false };
