@@ -125,10 +125,10 @@ pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
 pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
     let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
-    for limit_ms in [100, 150, 200] {
+    for limit_ms in [20, 40, 80] {
         let limit = Duration::from_millis(limit_ms);
-        let options =
-            MoveOptions { limits: Limits { rate_per_s: None, stall_max: Some(limit) }, threads: 1 };
+        let limits = Limits { rate_per_s: None, stall_max: Some(limit) };
+        let options = MoveOptions { limits, threads: 1 };
         let calls = Mutex::new(Vec::new());
         let on_progress = |state: &Progress| {
             if let Ok(mut calls) = calls.lock() {
