@@ -32,11 +32,6 @@ pub const VIRTIO_PORT: &str = "/dev/vport0p1";
 /// Folder of the modules that are loaded before the port is opened, in the order of their names.
 pub const MODULES: &str = "/lib/pagetide";
 
-/// Where commands are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The environment of every command; that of process 1 holds words of the kernel's command line.
-pub(crate) const ENVIRONMENT: [(&str, &str); 2] = [("PATH", PATH), ("HOME", "/root")];
-
 /// Runs the guest, and switches it off at the end. Must be process 1.
 pub fn run() -> ! {
     mount_all();

@@ -19,10 +19,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::init::ENVIRONMENT;
 use crate::port::{CHUNK_BYTES, OUTPUT_WINDOW_BYTES, Sender, Window};
 use crate::protocol::{Command, End, Id, Message, Stream, WindowSize};
 use crate::reaper::Reaper;
+
+/// Where commands are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The environment of every command; that of process 1 holds words of the kernel's command line.
+const ENVIRONMENT: [(&str, &str); 2] = [("PATH", PATH), ("HOME", "/root")];
 
 /// Gives a shell on a terminal its own session, with the terminal in control of it. The standard
 /// library could do it only with unsafe code between fork and exec.
