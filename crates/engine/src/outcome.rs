@@ -115,7 +115,8 @@ pub struct Outcome {
     pub longest_call_ns: u64,
     /// Calls that took longer than the user wished.
     pub calls_over_limit: u64,
-    /// Whether even single pages took longer than the user wished, so that the wish was given up.
+    /// Whether calls took longer than the user wished however few pages they moved, so that the wish
+    /// was kept for the pages alone.
     pub limit_out_of_reach: bool,
     /// From the first page to the last.
     pub elapsed_ns: u64,

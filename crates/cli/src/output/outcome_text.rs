@@ -25,7 +25,7 @@ fn write_outcome(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
     }
     writeln!(out)?;
     if outcome.limit_out_of_reach {
-        let text = "a single page takes longer than --max-stall here, so it could not be kept";
+        let text = "what each call does before it moves pages takes longer than --max-stall here: it was kept for the pages, not for the calls";
         writeln!(out, "{} {text}", paint::warn("!"))?;
     } else if outcome.calls_over_limit > 0 {
         writeln!(out, "{} calls took longer than --max-stall", outcome.calls_over_limit)?;
