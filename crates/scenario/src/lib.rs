@@ -1,0 +1,27 @@
+//! A scenario: the steps that one process and its children perform, and the results seen.
+//!
+//! It is data with a text form, and nothing else: it knows neither a kernel nor the model. The
+//! conformance cases under `tests/scenarios/` are scenarios; a player performs them on the model,
+//! an actor on a real kernel, and both write what they saw as [`Seen`], in the same words.
+//!
+//! `docs/scenarios.md` is the reader's guide to the notation; [`Step`] has one variant for each
+//! verb of it.
+#![forbid(unsafe_code)]
+
+mod args;
+mod case;
+mod parse;
+mod place;
+mod print;
+mod seen;
+mod step;
+
+pub use args::{Mask, Mode, MoveTarget, Pid, Pointer, flags};
+pub use case::{Case, CaseFileError, Kernel, parse_case_file, print_case_file};
+pub use parse::ParseError;
+pub use place::{Base, Place};
+pub use seen::{PageNode, Policy, Seen};
+pub use step::{Act, Actor, Advice, Credential, Kind, Protection, Scenario, Step};
+
+#[cfg(test)]
+mod tests;
