@@ -1,0 +1,72 @@
+//! The LRU, as far as migration sees it: whether a folio is on it, and the per-CPU batches in
+//! which new folios wait to get there.
+//!
+//! There is no list: reclaim walks the frames of a node like a clock (`crate::reclaim`), which
+//! keeps a TiB of simulated memory within its budget. A folio in a batch cannot be isolated; the
+//! system calls drain the batches first, automatic balancing does not (spec 1.5).
+
+use machine::CpuId;
+
+use crate::Machine;
+use crate::memory::frames::{Pfn, flag};
+
+/// Folios that a per-CPU batch holds before it is emptied (`PAGEVEC_SIZE`; 31 since 6.12).
+const BATCH: usize = 15;
+
+impl Machine {
+    /// A new folio is to go on the LRU.
+    pub(crate) fn lru_add(&mut self, head: Pfn, cpu: CpuId) {
+        if self.behaviour.new_pages_are_active && self.frames.owner(head).is_anon() {
+            self.frames.set(head, flag::ACTIVE);
+        }
+        if self.frames.order(head) > 0 {
+            self.frames.set(head, flag::LRU);
+            return;
+        }
+        self.frames.set(head, flag::IN_LRU_BATCH);
+        let cpu = cpu.get() as usize;
+        if self.lru_batches.len() <= cpu {
+            self.lru_batches.resize(cpu + 1, Vec::new());
+        }
+        self.lru_batches[cpu].push(head);
+        if self.lru_batches[cpu].len() >= BATCH {
+            self.drain_batch(cpu);
+        }
+    }
+
+    /// Empties every CPU's batch (`lru_add_drain_all`).
+    pub(crate) fn lru_drain_all(&mut self) {
+        (0..self.lru_batches.len()).for_each(|cpu| self.drain_batch(cpu));
+    }
+
+    fn drain_batch(&mut self, cpu: usize) {
+        for pfn in self.lru_batches[cpu].drain(..) {
+            self.frames.clear(pfn, flag::IN_LRU_BATCH);
+            self.frames.set(pfn, flag::LRU);
+        }
+    }
+
+    /// A folio is freed before it reached the LRU.
+    pub(crate) fn leave_lru_batches(&mut self, head: Pfn) {
+        self.lru_batches.iter_mut().for_each(|batch| batch.retain(|&pfn| pfn != head));
+        self.frames.clear(head, flag::IN_LRU_BATCH);
+    }
+
+    /// Takes a folio off the LRU for migration or reclaim: one reference more. Fails when it is
+    /// not there: isolated already, in a batch, or never on it (spec 1.5).
+    pub(crate) fn isolate(&mut self, head: Pfn) -> bool {
+        if !self.frames.has(head, flag::LRU) {
+            return false;
+        }
+        self.frames.clear(head, flag::LRU);
+        self.frames.set(head, flag::ISOLATED);
+        true
+    }
+
+    /// Puts an isolated folio back where it was; one that nobody uses any more is freed.
+    pub(crate) fn put_back(&mut self, head: Pfn) {
+        self.frames.clear(head, flag::ISOLATED);
+        self.frames.set(head, flag::LRU);
+        self.free_if_unused(head);
+    }
+}

@@ -1,0 +1,270 @@
+//! An address space: VMAs in order, and the PMD level of its page table.
+
+use crate::Machine;
+use crate::convert::{index, next_id};
+use crate::memory::frames::PMD_ORDER;
+use crate::memory::owner::FamilyId;
+use crate::mm::mapping::{PAGE_BYTES, USER_LIMIT};
+use crate::mm::page_table::{Entry, EntryKind, TableId, entry_index};
+use crate::mm::task::TaskId;
+use crate::mm::vma::{Vma, vm};
+
+/// An address space of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MmId(pub(crate) u32);
+
+/// Neighbouring PMD entries. Runs are made where something is mapped, and never shrink.
+#[derive(Clone, Debug, PartialEq)]
+struct Run {
+    /// The first 2 MiB unit: page number divided by 512.
+    first: u64,
+    entries: Vec<Entry>,
+    /// A byte for each page; see [`crate::mm::page_table`].
+    hot: Vec<u8>,
+}
+
+/// State of the balancing scanner (spec 10.2).
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(crate) struct MmScan {
+    pub(crate) next_scan_ms: u64,
+    pub(crate) seq: u32,
+    /// Page number.
+    pub(crate) offset: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mm {
+    pub(crate) vmas: Vec<Vma>,
+    runs: Vec<Run>,
+    pub(crate) family: FamilyId,
+    /// Threads that use it.
+    pub(crate) users: u32,
+    pub(crate) dumpable: bool,
+    /// Some VMA was moved by mremap(2).
+    pub(crate) has_moved: bool,
+    pub(crate) scan: MmScan,
+}
+
+/// Why a VMA cannot be cut where it would have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CannotSplit;
+
+impl Mm {
+    pub(crate) fn new(family: FamilyId) -> Self {
+        Self {
+            vmas: Vec::new(),
+            runs: Vec::new(),
+            family,
+            users: 1,
+            dumpable: true,
+            has_moved: false,
+            scan: MmScan::default(),
+        }
+    }
+
+    /// Index of the VMA that holds `page`.
+    #[inline]
+    pub(crate) fn find(&self, page: u64) -> Option<usize> {
+        let at = self.find_from(page);
+        self.vmas.get(at).filter(|vma| vma.start <= page).map(|_| at)
+    }
+
+    /// Index of the first VMA that ends behind `page`.
+    #[inline]
+    pub(crate) fn find_from(&self, page: u64) -> usize {
+        self.vmas.partition_point(|vma| vma.end <= page)
+    }
+
+    /// The VMA that holds `page`; `hint` is the index of one that is likely, and becomes its index.
+    #[inline]
+    pub(crate) fn vma_near(&self, page: u64, hint: &mut usize) -> Option<&Vma> {
+        let near = self.vmas.get(*hint).filter(|vma| vma.start <= page && page < vma.end);
+        if near.is_some() {
+            return near;
+        }
+        *hint = self.find(page)?;
+        self.vmas.get(*hint)
+    }
+
+    #[inline]
+    pub(crate) fn vma(&self, page: u64) -> Option<&Vma> {
+        self.find(page).map(|at| &self.vmas[at])
+    }
+
+    /// Puts a VMA in its place; the place is empty.
+    pub(crate) fn insert(&mut self, vma: Vma) {
+        let at = self.find_from(vma.start);
+        assert!(self.vmas.get(at).is_none_or(|next| next.start >= vma.end), "the place is empty");
+        self.cover(vma.start, vma.end);
+        self.vmas.insert(at, vma);
+    }
+
+    /// Makes `page` a boundary between VMAs, if it is inside one.
+    pub(crate) fn split_at(&mut self, page: u64, hugetlb_pages: u64) -> Result<(), CannotSplit> {
+        let Some(at) = self.find(page) else { return Ok(()) };
+        let vma = &mut self.vmas[at];
+        if vma.start == page {
+            return Ok(());
+        }
+        if vma.has(vm::DONT_SPLIT) || vma.has(vm::HUGETLB) && !page.is_multiple_of(hugetlb_pages) {
+            return Err(CannotSplit);
+        }
+        let mut tail = vma.clone();
+        tail.pgoff = vma.offset_of(page);
+        tail.start = page;
+        vma.end = page;
+        self.vmas.insert(at + 1, tail);
+        Ok(())
+    }
+
+    /// Joins neighbours that became alike, in and around `[start, end)`.
+    pub(crate) fn merge(&mut self, start: u64, end: u64) {
+        let mut at = self.find_from(start).saturating_sub(1);
+        while at + 1 < self.vmas.len() && self.vmas[at].start <= end {
+            if self.vmas[at].joins(&self.vmas[at + 1]) {
+                self.vmas[at].end = self.vmas[at + 1].end;
+                self.vmas.remove(at + 1);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn cover(&mut self, start: u64, end: u64) {
+        let (first, last) = (start >> PMD_ORDER, (end - 1) >> PMD_ORDER);
+        let from = self.runs.partition_point(|run| run.first + (run.entries.len() as u64) < first);
+        let upto = self.runs.partition_point(|run| run.first <= last + 1);
+        let (mut low, mut high) = (first, last + 1);
+        for run in &self.runs[from..upto] {
+            low = low.min(run.first);
+            high = high.max(run.first + run.entries.len() as u64);
+        }
+        let units = index(high - low);
+        let mut joined =
+            Run { first: low, entries: vec![Entry::NONE; units], hot: vec![0; units << PMD_ORDER] };
+        for run in self.runs.drain(from..upto) {
+            let at = index(run.first - low);
+            joined.entries[at..at + run.entries.len()].copy_from_slice(&run.entries);
+            let at = at << PMD_ORDER;
+            joined.hot[at..at + run.hot.len()].copy_from_slice(&run.hot);
+        }
+        self.runs.insert(from, joined);
+    }
+
+    #[inline]
+    fn run_of(&self, unit: u64) -> Option<(usize, usize)> {
+        let run = self.runs.partition_point(|run| run.first <= unit).checked_sub(1)?;
+        let at = index(unit - self.runs[run].first);
+        (at < self.runs[run].entries.len()).then_some((run, at))
+    }
+
+    /// The PMD entry of a 2 MiB unit (page number divided by 512).
+    #[inline]
+    pub(crate) fn pmd(&self, unit: u64) -> Entry {
+        self.run_of(unit).map_or(Entry::NONE, |(run, at)| self.runs[run].entries[at])
+    }
+
+    /// Writes a PMD entry; `hot` is the hot byte of each of its pages.
+    pub(crate) fn set_pmd(&mut self, unit: u64, entry: Entry, hot: u8) {
+        let (run, at) = self.run_of(unit).expect("a mapped unit is covered by a run");
+        self.runs[run].entries[at] = entry;
+        self.runs[run].hot[at << PMD_ORDER..(at + 1) << PMD_ORDER].fill(hot);
+    }
+
+    #[inline]
+    pub(crate) fn set_hot(&mut self, page: u64, hot: u8) {
+        let (run, at) = self.run_of(page >> PMD_ORDER).expect("a mapped page is covered by a run");
+        self.runs[run].hot[(at << PMD_ORDER) + entry_index(page)] = hot;
+    }
+
+    /// The PMD entry over a page, and the page's hot byte, if something is mapped around it.
+    #[inline]
+    pub(crate) fn place(&mut self, page: u64) -> Option<(Entry, &mut u8)> {
+        let (run, at) = self.run_of(page >> PMD_ORDER)?;
+        let run = &mut self.runs[run];
+        Some((run.entries[at], &mut run.hot[(at << PMD_ORDER) + entry_index(page)]))
+    }
+
+    /// The hot bytes from `page` on, as far as they lie together.
+    #[inline]
+    pub(crate) fn hot_from(&self, page: u64) -> &[u8] {
+        self.run_of(page >> PMD_ORDER)
+            .map_or(&[], |(run, at)| &self.runs[run].hot[(at << PMD_ORDER) + entry_index(page)..])
+    }
+
+    #[inline]
+    pub(crate) fn table(&self, unit: u64) -> Option<TableId> {
+        let pmd = self.pmd(unit);
+        (pmd.kind() == EntryKind::Table).then(|| pmd.table_id())
+    }
+
+    /// The 2 MiB units with an entry that hold pages of `[start, end)`.
+    pub(crate) fn units_in(&self, start: u64, end: u64) -> Vec<(u64, Entry)> {
+        if start >= end {
+            return Vec::new();
+        }
+        let (first, last) = (start >> PMD_ORDER, (end - 1) >> PMD_ORDER);
+        let mut units = Vec::new();
+        for run in self.runs.iter().filter(|run| run.first <= last) {
+            let skip = index(first.saturating_sub(run.first)).min(run.entries.len());
+            let from = run.first + skip as u64;
+            let numbered = (from..=last).zip(&run.entries[skip..]);
+            units.extend(
+                numbered.filter(|(_, entry)| **entry != Entry::NONE).map(|(unit, &e)| (unit, e)),
+            );
+        }
+        units
+    }
+
+    /// All 2 MiB units with an entry.
+    pub(crate) fn units(&self) -> impl Iterator<Item = (u64, Entry)> + '_ {
+        self.runs
+            .iter()
+            .flat_map(|run| {
+                (run.first..).zip(&run.entries).filter(|(_, entry)| **entry != Entry::NONE)
+            })
+            .map(|(unit, &entry)| (unit, entry))
+    }
+}
+
+impl Machine {
+    #[inline]
+    pub(crate) fn mm(&self, id: MmId) -> &Mm {
+        self.mms[id.0 as usize].as_ref().expect("an address space lives as long as it is named")
+    }
+
+    #[inline]
+    pub(crate) fn mm_mut(&mut self, id: MmId) -> &mut Mm {
+        self.mms[id.0 as usize].as_mut().expect("an address space lives as long as it is named")
+    }
+
+    pub(crate) fn mm_of(&self, task: TaskId) -> Option<MmId> {
+        self.tasks.get(&task)?.mm
+    }
+
+    pub(crate) fn new_address_space(&mut self) -> MmId {
+        let family = FamilyId(next_id(self.families.len()));
+        self.families.push(Vec::new());
+        self.add_address_space(Mm::new(family))
+    }
+
+    pub(crate) fn add_address_space(&mut self, mm: Mm) -> MmId {
+        let id = MmId(next_id(self.mms.len()));
+        self.families[mm.family.0 as usize].push(id);
+        self.mms.push(Some(mm));
+        id
+    }
+
+    /// A thread stops using an address space; the last one unmaps everything.
+    pub(crate) fn leave_address_space(&mut self, id: MmId) {
+        let mm = self.mm_mut(id);
+        mm.users -= 1;
+        if mm.users > 0 {
+            return;
+        }
+        self.unmap_range(id, 0, USER_LIMIT / PAGE_BYTES).expect("no boundary is inside a VMA");
+        let family = self.mm(id).family;
+        self.families[family.0 as usize].retain(|&member| member != id);
+        self.mms[id.0 as usize] = None;
+    }
+}

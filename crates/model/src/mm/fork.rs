@@ -1,0 +1,152 @@
+//! fork(2) and threads: how an address space is copied, and what stays shared.
+
+use crate::Machine;
+use crate::errno::Errno;
+use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
+use crate::memory::owner::Owner;
+use crate::mm::address_space::{Mm, MmId, MmScan};
+use crate::mm::page_table::{Entry, EntryKind};
+use crate::mm::task::{Task, TaskId};
+use crate::mm::vma::{Backing, Vma, vm};
+
+impl Machine {
+    /// fork(2): a child with a copy of the address space, in the group and with the policy of its
+    /// parent.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH`: `parent` has no memory.
+    pub fn fork(&mut self, parent: TaskId) -> Result<TaskId, Errno> {
+        let mm = self.mm_of(parent).ok_or(Errno::ESRCH)?;
+        let copy = self.copy_address_space(mm);
+        let id = self.new_task_id();
+        let task = self.copy_task(parent, id, copy);
+        self.tasks.insert(id, task);
+        Ok(id)
+    }
+
+    /// clone(2) with CLONE_THREAD: another thread of the same process.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH`: `creator` has no memory.
+    pub fn clone_thread(&mut self, creator: TaskId) -> Result<TaskId, Errno> {
+        let mm = self.mm_of(creator).ok_or(Errno::ESRCH)?;
+        self.mm_mut(mm).users += 1;
+        let process = self.tasks[&creator].process;
+        let id = self.new_task_id();
+        let task = self.copy_task(creator, process, mm);
+        self.tasks.insert(id, task);
+        Ok(id)
+    }
+
+    fn copy_task(&self, from: TaskId, process: TaskId, mm: MmId) -> Task {
+        Task { process, mm: Some(mm), pins: Vec::new(), ..self.tasks[&from].clone() }
+    }
+
+    fn copy_address_space(&mut self, parent: MmId) -> MmId {
+        let (family, dumpable, has_moved, vmas) = {
+            let mm = self.mm_mut(parent);
+            // The parent's scan starts again, and the child inherits that (spec 10.2).
+            mm.scan = MmScan { seq: 0, ..mm.scan.clone() };
+            (mm.family, mm.dumpable, mm.has_moved, mm.vmas.clone())
+        };
+        let mut mm = Mm::new(family);
+        mm.dumpable = dumpable;
+        mm.has_moved = has_moved;
+        let child = self.add_address_space(mm);
+        for vma in vmas {
+            if let Some(file) = vma.file() {
+                self.file_mut(file).mappers.push(child);
+            }
+            let flags = vma.flags & !(vm::LOCKED | vm::LOCK_ON_FAULT);
+            self.mm_mut(child).insert(Vma { flags, ..vma.clone() });
+            self.copy_entries(parent, child, &vma);
+        }
+        let mappers = self.files.iter_mut().map(|file| &mut file.mappers);
+        mappers.for_each(|mappers| {
+            mappers.sort_unstable();
+            mappers.dedup();
+        });
+        child
+    }
+
+    /// Private mappings are copied; shared ones are faulted in again (`vma_needs_copy`).
+    fn copy_entries(&mut self, parent: MmId, child: MmId, vma: &Vma) {
+        let special = vma.has(vm::DONT_SPLIT) && vma.is_shared();
+        if vma.is_shared() && !special || self.is_clean_file_mapping(parent, vma) {
+            return;
+        }
+        let mut page = vma.start;
+        while page < vma.end {
+            let unit = page >> PMD_ORDER;
+            let unit_end = ((unit + 1) << PMD_ORDER).min(vma.end);
+            let pmd = self.mm(parent).pmd(unit);
+            match pmd.kind() {
+                EntryKind::None => {}
+                EntryKind::Table => {
+                    for page in page..unit_end {
+                        self.copy_entry(parent, child, page);
+                    }
+                }
+                _ => self.copy_pmd(parent, child, unit, pmd),
+            }
+            page = unit_end;
+        }
+    }
+
+    /// A private file mapping without a copied page has nothing that a fault would not bring.
+    fn is_clean_file_mapping(&self, mm: MmId, vma: &Vma) -> bool {
+        let huge = vma.has(vm::HUGETLB);
+        matches!(vma.backing, Backing::File { shared: false, .. })
+            && !huge
+            && (vma.start..vma.end).all(|page| {
+                let pfn = self.entry(mm, page).0.mapped();
+                pfn.is_none_or(|pfn| !self.frames.owner(self.frames.head(pfn)).is_anon())
+            })
+    }
+
+    fn copy_pmd(&mut self, parent: MmId, child: MmId, unit: u64, pmd: Entry) {
+        let Some(pfn) = pmd.mapped() else {
+            self.mm_mut(child).set_pmd(unit, pmd, 0);
+            return;
+        };
+        let head = self.frames.head(pfn);
+        let shared = pmd.without(Entry::WRITE);
+        self.set_pmd(parent, unit, shared);
+        self.set_pmd(child, unit, shared);
+        if pfn == head {
+            self.frames.clear(head, flag::EXCLUSIVE);
+            self.frames.set(head, flag::MAPPED_SHARED);
+            self.frames.add_entire_mapcount(head);
+        }
+    }
+
+    fn copy_entry(&mut self, parent: MmId, child: MmId, page: u64) {
+        let (entry, _) = self.entry(parent, page);
+        let Some(pfn) = entry.mapped() else {
+            if entry != Entry::NONE {
+                self.set_pte(child, page, entry);
+            }
+            return;
+        };
+        let head = self.frames.head(pfn);
+        let owner = self.frames.owner(head);
+        let copied = if owner.is_anon() { entry.without(Entry::WRITE) } else { entry };
+        if owner.is_anon() {
+            self.frames.clear(pfn, flag::EXCLUSIVE);
+        }
+        if self.frames.order(head) > 0 {
+            self.frames.set(head, flag::MAPPED_SHARED);
+        }
+        self.frames.add_mapcount(pfn);
+        if let Owner::Ksm { node } = owner {
+            self.ksm.add(node, child, page);
+        }
+        self.set_pte(parent, page, copied);
+        self.set_pte(child, page, copied);
+    }
+
+    /// Pages that one PMD maps.
+    pub(crate) const UNIT_PAGES: u64 = PMD_PAGES as u64;
+}

@@ -1,0 +1,151 @@
+//! The reverse map: from a folio to every entry that maps it.
+
+use crate::Machine;
+use crate::convert::index;
+use crate::memory::frames::{PMD_ORDER, PMD_PAGES, Pfn, flag};
+use crate::memory::owner::Owner;
+use crate::mm::address_space::MmId;
+use crate::mm::page_table::{Entry, EntryKind};
+use crate::version::LargeShared;
+
+/// One entry that maps a page of a folio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) mm: MmId,
+    pub(crate) page: u64,
+    pub(crate) by_pmd: bool,
+    /// What it holds.
+    pub(crate) entry: Entry,
+    /// Its VMA is known to allow access; `false`: nobody looked.
+    pub(crate) accessible: bool,
+}
+
+impl Machine {
+    /// Collects the entries that map a folio or are migration entries of it, process by process,
+    /// addresses ascending.
+    pub(crate) fn mappings(&self, head: Pfn, out: &mut Vec<Mapping>) {
+        let pages = u64::from(self.frames.pages(head));
+        match self.frames.owner(head) {
+            Owner::None => {}
+            Owner::Anon { family, index } => {
+                for &mm in &self.families[family.0 as usize] {
+                    self.anon_mappings(mm, head, index, pages, out);
+                }
+            }
+            Owner::File { file, index } => {
+                for &mm in &self.file(file).mappers {
+                    for vma in self.mm(mm).vmas.iter().filter(|vma| vma.file() == Some(file)) {
+                        let end = vma.pgoff + vma.pages();
+                        let (from, upto) = (index.max(vma.pgoff), (index + pages).min(end));
+                        if from < upto {
+                            let page = vma.start + (from - vma.pgoff);
+                            self.mappings_in(mm, head, page, page + (upto - from), out);
+                        }
+                    }
+                }
+            }
+            Owner::Ksm { node } => {
+                let places = self.ksm.places(node);
+                out.extend(places.map(|(mm, page)| {
+                    let (entry, by_pmd) = self.entry(mm, page);
+                    Mapping { mm, page, by_pmd, entry, accessible: false }
+                }));
+            }
+        }
+    }
+
+    fn anon_mappings(&self, mm: MmId, head: Pfn, index: u64, pages: u64, out: &mut Vec<Mapping>) {
+        self.mappings_in(mm, head, index, index + pages, out);
+        if !self.mm(mm).has_moved {
+            return;
+        }
+        for vma in self.mm(mm).vmas.iter().filter(|vma| vma.moved != 0) {
+            let from = index.wrapping_add_signed(vma.moved);
+            if from < vma.end && vma.start < from + pages {
+                self.mappings_in(mm, head, from.max(vma.start), (from + pages).min(vma.end), out);
+            }
+        }
+    }
+
+    /// Entries in `[start, end)` that hold a page of the folio.
+    fn mappings_in(&self, mm: MmId, head: Pfn, start: u64, end: u64, out: &mut Vec<Mapping>) {
+        let belongs = |entry: Entry| {
+            let holds =
+                matches!(entry.kind(), EntryKind::Present | EntryKind::Hint | EntryKind::Migration);
+            holds && self.frames.head(entry.pfn()) == head
+        };
+        let mut page = start;
+        while page < end {
+            let unit = page >> PMD_ORDER;
+            let unit_end = ((unit + 1) << PMD_ORDER).min(end);
+            let pmd = self.mm(mm).pmd(unit);
+            match pmd.kind() {
+                EntryKind::Table => {
+                    let first = unit << PMD_ORDER;
+                    let entries = self.tables.entries(pmd.table_id());
+                    for page in page..unit_end {
+                        let entry = entries[index(page - first)];
+                        if belongs(entry) {
+                            out.push(Mapping { mm, page, by_pmd: false, entry, accessible: false });
+                        }
+                    }
+                }
+                _ if belongs(pmd) && pmd.pfn() == head => {
+                    let page = unit << PMD_ORDER;
+                    out.push(Mapping { mm, page, by_pmd: true, entry: pmd, accessible: false });
+                }
+                _ => {}
+            }
+            page = unit_end;
+        }
+    }
+
+    /// Whether a folio is "shared", as move_pages sees the page `pfn` of it (spec 1.4).
+    pub(crate) fn is_shared_page(&self, pfn: Pfn) -> bool {
+        let head = self.frames.head(pfn);
+        if self.is_counted_whole(head) {
+            return self.simple_mapcount(head) > 1;
+        }
+        match self.behaviour.large_shared {
+            LargeShared::OneSubpage => self.frames.page_mapcount(pfn) > 1,
+            _ => self.is_large_shared(head),
+        }
+    }
+
+    /// The same, as migrate_pages and mbind see the folio.
+    pub(crate) fn is_shared_folio(&self, head: Pfn) -> bool {
+        if self.is_counted_whole(head) {
+            return self.simple_mapcount(head) > 1;
+        }
+        match self.behaviour.large_shared {
+            LargeShared::OneSubpage => self.frames.page_mapcount(head) != 1,
+            _ => self.is_large_shared(head),
+        }
+    }
+
+    fn is_counted_whole(&self, head: Pfn) -> bool {
+        let huge = self.frames.has(head, flag::HUGETLB);
+        self.frames.order(head) == 0 || huge
+    }
+
+    fn simple_mapcount(&self, head: Pfn) -> u32 {
+        if self.frames.order(head) == 0 {
+            self.frames.mapcount(head)
+        } else {
+            self.frames.entire_mapcount(head)
+        }
+    }
+
+    fn is_large_shared(&self, head: Pfn) -> bool {
+        let total = self.frames.total_mapcount(head);
+        if total <= 1 {
+            return false;
+        }
+        if self.behaviour.large_shared == LargeShared::Sticky {
+            return self.frames.has(head, flag::MAPPED_SHARED);
+        }
+        self.frames.entire_mapcount(head) > 0
+            || total > self.frames.pages(head).min(PMD_PAGES)
+            || self.frames.mapcount(head) > 1
+    }
+}
