@@ -1,0 +1,14 @@
+//! Plays scenarios on the model.
+//!
+//! The only place where `scenario` and `model` meet: a [`Player`] turns each step into the calls
+//! that a program would make, and writes what it saw in the notation of the case files.
+//! `tests/cases.rs` holds every conformance case against it, on every kernel.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod explain;
+mod look;
+mod player;
+
+pub use explain::{ExplainedStep, explain};
+pub use player::{Player, case_machine, kernel_version};
