@@ -1,7 +1,7 @@
 //! The system calls, argument for argument: raw words in, value or errno out.
 //!
 //! Checks come in the kernel's order, because a program that gets several arguments wrong sees
-//! which one is looked at first. Memory of the caller is read and written through [`UserMemory`].
+//! which one is looked at first. Memory of the caller is read and written through `UserMemory`.
 
 pub(crate) mod get_mempolicy;
 pub(crate) mod home_node;
