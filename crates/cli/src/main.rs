@@ -11,6 +11,7 @@ mod cmd {
     pub(crate) mod lab;
     pub(crate) mod machine;
     pub(crate) mod migratepages;
+    pub(crate) mod model;
     pub(crate) mod r#move;
     pub(crate) mod plan;
     mod selection;
@@ -53,6 +54,7 @@ enum Command {
     Move(cmd::r#move::Args),
     Machine(cmd::machine::Args),
     Lab(cmd::lab::Args),
+    Model(cmd::model::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +79,7 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Command::Plan(args) => cmd::plan::run(&args).map(ExitCode::from),
         Command::Move(args) => cmd::r#move::run(&args).map(ExitCode::from),
         Command::Machine(args) => cmd::machine::run(&args).map(ExitCode::from),
+        Command::Model(args) => cmd::model::run(&args).map(ExitCode::from),
         // The exit code of the command in the guest, whatever it means there.
         Command::Lab(args) => cmd::lab::run(&args).map(ExitCode::from),
     };
