@@ -5,7 +5,6 @@
 mod command_line;
 mod machine;
 mod migratepages_golden;
-mod migratepages_golden;
 mod model;
 
 use std::process::{Command, Output, Stdio};
