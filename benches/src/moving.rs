@@ -118,13 +118,20 @@ pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
     let mut target = Target::start(&["a=anon:256M,node=0"])?;
     Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, idle")?;
     drop(target);
-    let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
+    let mut target = Target::start(&["--cpu", "1", "a=anon:256M,node=0,touch"])?;
     Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, being touched")
 }
 
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
 pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
-    let mut target = Target::start(&["a=anon:256M,node=0,touch"])?;
+    let mut target = Target::start(&["--cpu", "1", "a=anon:256M,node=0,touch"])?;
+    let mut undisturbed = Sample::default();
+    for _ in 0..5 {
+        target.stall_us()?;
+        std::thread::sleep(Duration::from_millis(1300));
+        undisturbed.add(Duration::from_secs_f64(target.stall_us()? / 1e6));
+    }
+    note(format!("longest stall while nothing moves: {:.1} ms", undisturbed.median() * 1e3))?;
     for limit_ms in [10, 60] {
         let limit = Duration::from_millis(limit_ms);
         let limits = Limits { rate_per_s: None, stall_max: Some(limit) };
