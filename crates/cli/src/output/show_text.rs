@@ -257,8 +257,8 @@ mod tests {
     fn a_long_name_is_cut_in_the_middle() {
         let name = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
         let cut = middle_cut(name, 28);
-        assert_eq!(cut.chars().count(), 27.max(cut.chars().count()).min(28));
-        assert!(cut.starts_with("/usr/lib/") && cut.ends_with(".so.3"), "{cut}");
+        assert_eq!(cut.chars().count(), 28);
+        assert!(cut.starts_with("/usr/lib/x86_") && cut.ends_with("crypto.so.3"), "{cut}");
         assert_eq!(middle_cut("[heap]", 28), "[heap]");
     }
 
