@@ -20,8 +20,8 @@ use machine::{BASE_PAGE_BYTES, Bytes};
 
 /// Base pages of a chunk without a limit on the stall: 128 MiB.
 const LARGE_CHUNK: f64 = 32768.0;
-/// What a base page is thought to cost before the first chunk has told, in seconds: more than on any
-/// machine seen, emulated ones included.
+/// What a base page is thought to cost before the first chunk has told, in seconds: about what an
+/// emulated machine takes, so that the first chunk is small on a real one.
 const PAGE_SECONDS: f64 = 20e-6;
 /// What a chunk that missed by a hair is multiplied with; one that missed by more shrinks by more.
 const SHRINK: f64 = 0.9;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use linux::proc::{numa_maps, status};
-use linux::{MemPolicy, PolicyMode, ReadError, Root};
+use linux::{MemPolicy, ReadError, Root};
 use machine::NodeSet;
 use serde::Serialize;
 
@@ -92,14 +92,5 @@ fn read_policies(root: &Root, pid: u32, unseen: &mut Vec<String>) -> BTreeMap<u6
             unseen.push(format!("policies are not known: {error}"));
             BTreeMap::new()
         }
-    }
-}
-
-impl MappingView {
-    /// Whether the mapping has a policy of its own.
-    pub fn has_own_policy(&self) -> bool {
-        self.policy
-            .as_deref()
-            .is_some_and(|text| MemPolicy::from_text(text).mode != PolicyMode::Default)
     }
 }

@@ -48,12 +48,6 @@ impl Weights {
         self.weights.iter().map(|&(node, _)| node).collect()
     }
 
-    /// The share of `node`, 0 to 1.
-    pub fn share(&self, node: NodeId) -> f64 {
-        let weight = self.weights.iter().find(|(member, _)| *member == node).map_or(0, |(_, w)| *w);
-        f64::from(weight) / self.weights.iter().map(|&(_, w)| f64::from(w)).sum::<f64>()
-    }
-
     /// The node of the page with this index, as the kernel's weighted interleave picks it: the index
     /// modulo the sum of weights, walked through the nodes in ascending order (behaviour spec 4.6).
     pub fn node_of(&self, index: u64) -> NodeId {
