@@ -1,0 +1,44 @@
+//! `pagetide run`: an unmodified program on a NUMA machine that this computer is not.
+//!
+//! A seccomp filter hands the few system calls that are about NUMA to a supervisor, which answers
+//! them from [`model`]. Everything else runs in the kernel untouched. The program's memory stays its
+//! own: which pages exist is read from the kernel, *where* they lie is the model's. docs/run.md
+//! says how, and what it cannot do. It is no security boundary.
+//!
+//! # Who does what
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `filter` | which calls are handed over: a BPF program |
+//! | `launch` | forks the child, which shows itself the files, installs the filter and execs |
+//! | `supervisor` | the loop: receives, answers, and never parks a call |
+//! | `world` | the machine of the model, and the processes that live on it |
+//! | `settle` | places the pages that appeared since the last look |
+//! | `calls` | one function a system call: the caller's words to the model, its answer back |
+//! | `shown` | the files that describe NUMA, as the emulated machine would have them |
+//! | `explain` | a line for each call that was answered |
+//! | `sys` | every unsafe line |
+//!
+//! # How files are shown
+//!
+//! `shown::Shown` is called at these moments, and knows nothing else of the supervisor:
+//!
+//! 1. `prepare`: before the fork, in the supervisor. The machine exists, no process does.
+//! 2. `enter`: in the child, single-threaded, before `no_new_privs`, the filter and exec. It makes
+//!    namespaces and mounts as far as it may, and says as a byte what came of it. What it leaves in
+//!    `self` is lost: the supervisor goes on with its own copy.
+//! 3. `traps`: in the child, right after: calls to be handed over in addition, for when files cannot
+//!    be mounted.
+//! 4. `started`: in the supervisor, with that byte. The child waits in its first execve.
+//! 5. `poll_fd` and `serve`: the supervisor polls this descriptor beside its own, and calls `serve`
+//!    when it is readable: render text from the world, write it, return.
+//! 6. `known`: a process was seen for the first time, or has a new program (its first call after
+//!    exec waits meanwhile); `gone`: it has ended.
+//! 7. `answer`: a call that is in `traps`, before anyone else looks at it.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+mod call;
+mod filter;
+mod shown;
+mod sys;
+mod world;

@@ -1,0 +1,171 @@
+//! The listener of a seccomp filter: receive a call, answer it, install a descriptor for it.
+//!
+//! Traps: RECV blocks whatever `O_NONBLOCK` says, so poll first. ENOENT from RECV, SEND and ADDFD
+//! only says that the caller is gone. The kernel wants the received structure zeroed.
+//!
+//! Source: seccomp_unotify(2); kernel, include/uapi/linux/seccomp.h and kernel/seccomp.c.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use crate::call::{Answer, Call};
+
+/// `struct seccomp_notif`, with the `struct seccomp_data` at its end.
+#[repr(C)]
+#[derive(Default)]
+struct Notification {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    number: i32,
+    arch: u32,
+    instruction_pointer: u64,
+    args: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`.
+#[repr(C)]
+struct Response {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+/// `struct seccomp_notif_addfd`.
+#[repr(C)]
+struct AddFd {
+    id: u64,
+    flags: u32,
+    source: u32,
+    target: u32,
+    target_flags: u32,
+}
+
+const RECV: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<Notification>(b'!', 0);
+const SEND: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<Response>(b'!', 1);
+const ID_VALID: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u64>(b'!', 2);
+const ADDFD: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<AddFd>(b'!', 3);
+const SET_FLAGS: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u64>(b'!', 4);
+
+const RESPONSE_CONTINUE: u32 = 1;
+const ADDFD_SEND: u32 = 1 << 1;
+const SYNC_WAKE_UP: u64 = 1;
+
+/// The descriptor that calls are received from.
+#[derive(Debug)]
+pub(crate) struct Listener(OwnedFd);
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Listener {
+    /// Takes a listener into use, and asks the kernel to hand the CPU over directly (6.6 and
+    /// later; before that answers are slower, and that is all).
+    pub(crate) fn new(descriptor: OwnedFd) -> Self {
+        let listener = Self(descriptor);
+        // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
+        unsafe { libc::ioctl(listener.0.as_raw_fd(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
+        listener
+    }
+
+    /// `SECCOMP_IOCTL_NOTIF_RECV`: the next call. Blocks when there is none.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: the caller went away. `EINTR`: a signal came.
+    pub(crate) fn receive(&self) -> io::Result<Call> {
+        let mut notification = Notification::default();
+        // SAFETY: the kernel writes one `seccomp_notif`, whose layout this structure has.
+        let result = unsafe {
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                RECV as libc::Ioctl,
+                std::ptr::from_mut(&mut notification),
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Call {
+            id: notification.id,
+            tid: notification.pid,
+            arch: notification.arch,
+            number: i64::from(notification.number),
+            args: notification.args,
+        })
+    }
+
+    /// `SECCOMP_IOCTL_NOTIF_SEND`: answers a call.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: the caller went away.
+    pub(crate) fn send(&self, id: u64, answer: Answer) -> io::Result<()> {
+        let (value, error, flags) = match answer {
+            Answer::Value(value) => (value, 0, 0),
+            Answer::Error(errno) => (0, -errno, 0),
+            Answer::Continue => (0, 0, RESPONSE_CONTINUE),
+            Answer::Sent => return Ok(()),
+        };
+        let mut response = Response { id, value, error, flags };
+        // SAFETY: the kernel reads one `seccomp_notif_resp`, whose layout this structure has.
+        let result = unsafe {
+            libc::ioctl(self.0.as_raw_fd(), SEND as libc::Ioctl, std::ptr::from_mut(&mut response))
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// `SECCOMP_IOCTL_NOTIF_ID_VALID`: whether the call still waits, so that its thread id still
+    /// means the caller.
+    pub(crate) fn is_waiting(&self, id: u64) -> bool {
+        let mut id = id;
+        // SAFETY: the kernel reads one u64.
+        let result = unsafe {
+            libc::ioctl(self.0.as_raw_fd(), ID_VALID as libc::Ioctl, std::ptr::from_mut(&mut id))
+        };
+        result == 0
+    }
+
+    /// `SECCOMP_IOCTL_NOTIF_ADDFD` with `ADDFD_FLAG_SEND` (5.14): gives the caller a copy of
+    /// `descriptor`, whose number is the call's result.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: the caller went away. `EMFILE`: it has no room. `EINVAL`: the kernel is too old.
+    #[expect(dead_code, reason = "for files that cannot be mounted")]
+    pub(crate) fn send_descriptor(
+        &self,
+        id: u64,
+        descriptor: BorrowedFd<'_>,
+        close_on_exec: bool,
+    ) -> io::Result<()> {
+        let source = descriptor.as_raw_fd().cast_unsigned();
+        let target_flags = if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 };
+        let mut add = AddFd { id, flags: ADDFD_SEND, source, target: 0, target_flags };
+        // SAFETY: the kernel reads one `seccomp_notif_addfd`, whose layout this structure has; the
+        // descriptor is open for as long as it is borrowed.
+        let result = unsafe {
+            libc::ioctl(self.0.as_raw_fd(), ADDFD as libc::Ioctl, std::ptr::from_mut(&mut add))
+        };
+        if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opcodes_are_those_of_the_kernel_header() {
+        assert_eq!(size_of::<Notification>(), 80);
+        assert_eq!(RECV, 0xC050_2100);
+        assert_eq!(SEND, 0xC018_2101);
+        assert_eq!(ID_VALID, 0x4008_2102);
+        assert_eq!(ADDFD, 0x4018_2103);
+        assert_eq!(SET_FLAGS, 0x4008_2104);
+    }
+}
