@@ -14,6 +14,7 @@ mod cmd {
     pub(crate) mod model;
     pub(crate) mod r#move;
     pub(crate) mod plan;
+    pub(crate) mod run;
     mod selection;
     pub(crate) mod show;
     mod wish;
@@ -53,6 +54,7 @@ enum Command {
     Plan(cmd::plan::Args),
     Move(cmd::r#move::Args),
     Machine(cmd::machine::Args),
+    Run(cmd::run::Args),
     Lab(cmd::lab::Args),
     Model(cmd::model::Args),
 }
@@ -80,7 +82,8 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Command::Move(args) => cmd::r#move::run(&args).map(ExitCode::from),
         Command::Machine(args) => cmd::machine::run(&args).map(ExitCode::from),
         Command::Model(args) => cmd::model::run(&args).map(ExitCode::from),
-        // The exit code of the command in the guest, whatever it means there.
+        // The exit code of the command that was run, whatever it means there.
+        Command::Run(args) => cmd::run::run(&args).map(ExitCode::from),
         Command::Lab(args) => cmd::lab::run(&args).map(ExitCode::from),
     };
     // Text may still wait in the buffer: a full disk or a closed pipe must not go unnoticed.
@@ -106,6 +109,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let _ = writeln!(io::stderr(), "pagetide: {line} (see --help)");
     Exit::Usage.into()
+}
+
+/// Prints an error in one line, where the exit code is another's to choose.
+fn complain(error: &dyn std::error::Error) {
+    // When stderr is closed, the exit code is all that is left to say.
+    let _ = writeln!(io::stderr(), "pagetide: {error}");
 }
 
 /// Prints the error that ended a subcommand, in one line.

@@ -35,10 +35,34 @@
 //! 6. `known`: a process was seen for the first time, or has a new program (its first call after
 //!    exec waits meanwhile); `gone`: it has ended.
 //! 7. `answer`: a call that is in `traps`, before anyone else looks at it.
-#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+mod affinity;
 mod call;
+mod calls;
+mod error;
+mod explain;
 mod filter;
+mod image;
+mod launch;
+mod process;
+mod remap;
+mod run;
+mod scan;
+mod settle;
 mod shown;
+mod signals;
+mod supervisor;
 mod sys;
 mod world;
+
+pub use error::RunError;
+pub use explain::Explain;
+pub use run::{RunOptions, run};
+
+use std::io::{self, Write as _};
+
+/// Tells the user something, in one line, and goes on.
+fn say(line: &str) {
+    // When stderr is closed, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "pagetide run: {line}");
+}

@@ -1,21 +1,350 @@
 //! The emulated machine, and the processes that live on it.
+//!
+//! Processes and threads are met, not announced: by their first call, or when their parent is about
+//! to change something that they inherited. The model's tasks have the numbers of the real ones, so
+//! that the words of a program can be handed to the model as they are.
 
-use model::Machine;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use linux::Root;
+use linux::proc::status::{self, Status};
+use machine::{CpuId, CpuSet};
+use model::{Credentials, Machine, TaskId};
+use rustix::event::epoll;
+
+use crate::image::{self, Getcpu};
+use crate::process::{Known, Process, Thread};
+use crate::settle::Files;
 
 /// What the supervisor knows.
 #[derive(Debug)]
 pub(crate) struct World {
     /// The machine of the model.
     pub(crate) machine: Machine,
+    /// By process id.
+    pub(crate) processes: BTreeMap<u32, Process>,
+    /// The process of each thread.
+    threads: BTreeMap<u32, u32>,
+    /// Files that were seen mapped.
+    pub(crate) files: Files,
+    /// Processes that were met, or have a new program, since the list was taken last.
+    pub(crate) news: BTreeSet<u32>,
+    /// Memory ran out, and it was said.
+    pub(crate) said_full: bool,
+    root: Root,
+    getcpu: Option<Getcpu>,
+    is_privileged: bool,
+    /// Tells when a process has ended.
+    watch: OwnedFd,
 }
 
 impl World {
-    /// A booted machine without processes.
-    pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine }
+    /// A booted machine without processes. The descriptors of processes are added to `watch`.
+    pub(crate) fn new(machine: Machine, watch: OwnedFd) -> Self {
+        let own = status::read(&Root::default(), std::process::id());
+        Self {
+            machine,
+            processes: BTreeMap::new(),
+            threads: BTreeMap::new(),
+            files: Files::default(),
+            news: BTreeSet::new(),
+            said_full: false,
+            root: Root::default(),
+            getcpu: Getcpu::find(),
+            is_privileged: own.is_ok_and(|own| own.is_capable(Status::CAP_SYS_NICE)),
+            watch,
+        }
     }
 
-    /// Places the pages of a process that have appeared since the last look. Before anything is
-    /// said about where its memory is.
-    pub(crate) fn settle(&mut self, _pid: u32) {}
+    /// The task of a thread that was met.
+    pub(crate) fn task(&self, tid: u32) -> Option<TaskId> {
+        self.machine.task(i32::try_from(tid).ok()?)
+    }
+
+    /// The CPUs of the machine.
+    pub(crate) fn cpus(&self) -> CpuSet {
+        self.machine.topology().cpus()
+    }
+
+    /// A thread that was met.
+    pub(crate) fn thread(&self, tid: u32) -> Option<&Thread> {
+        self.processes.get(self.threads.get(&tid)?)?.threads.get(&tid)
+    }
+
+    /// A thread that was met.
+    pub(crate) fn thread_mut(&mut self, tid: u32) -> Option<&mut Thread> {
+        self.processes.get_mut(self.threads.get(&tid)?)?.threads.get_mut(&tid)
+    }
+
+    // ---- meeting ----
+
+    /// The process of a thread of the tree, which is met if it was not.
+    pub(crate) fn process_of(&mut self, tid: u32) -> Option<u32> {
+        if let Some(&pid) = self.threads.get(&tid) {
+            return Some(pid);
+        }
+        let status = status::read(&self.root, tid).ok()?;
+        if self.processes.contains_key(&status.tgid) {
+            self.meet_thread(status.tgid, tid);
+        } else {
+            self.meet_process(&status);
+        }
+        self.threads.get(&tid).copied()
+    }
+
+    /// The same for a number that a program came up with: only descendants of ours are met.
+    pub(crate) fn process_of_any(&mut self, tid: u32) -> Option<u32> {
+        let known = self.threads.contains_key(&tid) || self.is_descendant(tid);
+        if known { self.process_of(tid) } else { None }
+    }
+
+    fn is_descendant(&self, tid: u32) -> bool {
+        let mut next = tid;
+        // A chain of parents has no loop, but may change while it is read.
+        for _ in 0..1024 {
+            let Ok(status) = status::read(&self.root, next) else { return false };
+            if self.processes.contains_key(&status.tgid) || status.parent == std::process::id() {
+                return true;
+            }
+            next = status.parent;
+            if next == 0 {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn meet_process(&mut self, status: &Status) {
+        let pid = status.tgid;
+        let parent = match status.parent {
+            parent if parent == std::process::id() || parent == 0 => None,
+            parent => self.process_of_any(parent),
+        };
+        let Ok(pidfd) = linux::sys::open_pidfd(pid) else { return };
+        let flags = epoll::EventFlags::IN;
+        if epoll::add(&self.watch, &pidfd, epoll::EventData::new_u64(u64::from(pid)), flags)
+            .is_err()
+        {
+            return;
+        }
+        let (known, allowed, getcpu) = match parent {
+            Some(parent) => {
+                let thread = self.forker(parent, pid);
+                let allowed = self.thread(thread).map(|thread| thread.allowed.clone());
+                let parents = self.processes.get_mut(&parent).expect("it was just met");
+                parents.has_relatives = true;
+                (Known::AsItsParent { parent, thread }, allowed, parents.getcpu)
+            }
+            None => (Known::InModel, None, None),
+        };
+        let allowed = allowed.unwrap_or_else(|| self.cpus());
+        let threads = BTreeMap::from([(pid, Thread { allowed, faults: 0 })]);
+        let process = Process {
+            pidfd,
+            threads,
+            known,
+            getcpu,
+            exec: None,
+            pagemap: None,
+            has_relatives: parent.is_some(),
+            started: 1,
+        };
+        self.processes.insert(pid, process);
+        self.threads.insert(pid, pid);
+        self.news.insert(pid);
+        if parent.is_none() {
+            self.spawn(status);
+        }
+    }
+
+    /// A process without a parent on the machine.
+    fn spawn(&mut self, status: &Status) {
+        let [real, effective, saved, _] = status.uids;
+        let credentials = Credentials {
+            uids: [real, effective, saved],
+            sys_nice: self.is_privileged,
+            sys_ptrace: self.is_privileged,
+        };
+        let first = CpuId::new(0).expect("0 is a CPU number");
+        let cpu = self.cpus().iter().next().unwrap_or(first);
+        self.machine.set_last_task(status.tgid.cast_signed() - 1);
+        let task = self.machine.spawn(credentials, cpu);
+        self.machine.exec(task, task);
+    }
+
+    /// Which thread of `parent` forked `pid`.
+    fn forker(&self, parent: u32, pid: u32) -> u32 {
+        let threads = self.processes.get(&parent).map(|process| &process.threads);
+        let others = threads.into_iter().flat_map(BTreeMap::keys).filter(|&&tid| tid != parent);
+        let mut others = others.copied();
+        others.find(|&tid| self.children(parent, tid).contains(&pid)).unwrap_or(parent)
+    }
+
+    /// Children that a thread forked (`CONFIG_PROC_CHILDREN`; none without it).
+    fn children(&self, pid: u32, tid: u32) -> Vec<u32> {
+        let path = self.root.path(format!("proc/{pid}/task/{tid}/children"));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    fn meet_thread(&mut self, pid: u32, tid: u32) {
+        self.adopt(pid);
+        // From here on it matters which thread touched a page.
+        if self.processes[&pid].threads.len() == 1 {
+            self.settle(pid);
+            self.processes.get_mut(&pid).map(|process| process.count_faults(pid));
+        }
+        let Some(leader) = self.task(pid) else { return };
+        let Some(allowed) = self.thread(pid).map(|leader| leader.allowed.clone()) else { return };
+        self.machine.set_last_task(tid.cast_signed() - 1);
+        let Ok(task) = self.machine.clone_thread(leader) else { return };
+        let process = self.processes.get_mut(&pid).expect("it is there");
+        let started = process.started;
+        process.started += 1;
+        let cpu = self.machine.cpu(leader);
+        if let Some(cpu) = cpu.and_then(|cpu| nth_after(&allowed, cpu, started)) {
+            // The CPU is one of the machine's.
+            let _ = self.machine.set_cpu(task, cpu);
+        }
+        process.threads.insert(tid, Thread { allowed, faults: 0 });
+        self.threads.insert(tid, pid);
+    }
+
+    // ---- what a process goes through ----
+
+    /// Puts a process into the model that was there as a copy of its parent only.
+    pub(crate) fn adopt(&mut self, pid: u32) {
+        let Some(Known::AsItsParent { parent, .. }) = self.processes.get(&pid).map(|p| p.known)
+        else {
+            return;
+        };
+        self.settle(parent);
+        self.copy_parent(pid);
+    }
+
+    /// fork(2) in the model, of what it knows of the parent.
+    fn copy_parent(&mut self, pid: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Known::AsItsParent { parent, thread } = process.known else { return };
+        process.known = Known::InModel;
+        self.machine.set_last_task(pid.cast_signed() - 1);
+        let forker = self.task(thread).or_else(|| self.task(parent));
+        if forker.is_none_or(|forker| self.machine.fork(forker).is_err())
+            && let Ok(status) = status::read(&self.root, pid)
+        {
+            self.spawn(&status);
+        }
+    }
+
+    /// Before something changes that children inherit or share: all children are met and copied,
+    /// and the pages that have appeared are placed.
+    pub(crate) fn before_change(&mut self, pid: u32) {
+        let threads: Vec<u32> = self
+            .processes
+            .get(&pid)
+            .map(|p| p.threads.keys().copied().collect())
+            .unwrap_or_default();
+        let children: Vec<u32> =
+            threads.into_iter().flat_map(|tid| self.children(pid, tid)).collect();
+        for child in children {
+            self.process_of(child);
+        }
+        self.settle(pid);
+        self.copy_to_children(pid);
+    }
+
+    fn copy_to_children(&mut self, pid: u32) {
+        let is_child = |process: &Process| matches!(process.known, Known::AsItsParent { parent, .. } if parent == pid);
+        let children: Vec<u32> =
+            self.processes.iter().filter(|(_, p)| is_child(p)).map(|(&child, _)| child).collect();
+        children.into_iter().for_each(|child| self.copy_parent(child));
+    }
+
+    /// A thread calls execve: whether it succeeds shows later.
+    pub(crate) fn execs(&mut self, pid: u32, tid: u32) {
+        let is_parent = self.processes.values().any(
+            |process| matches!(process.known, Known::AsItsParent { parent, .. } if parent == pid),
+        );
+        if is_parent {
+            self.before_change(pid);
+        }
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.exec = Some(tid);
+        }
+    }
+
+    /// Finds out whether an execve that was let through has succeeded, and if so starts afresh.
+    pub(crate) fn notice_exec(&mut self, pid: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(by) = process.exec else { return };
+        if process.getcpu.is_some_and(|address| image::is_rewritten(pid, address)) {
+            return;
+        }
+        process.exec = None;
+        process.pagemap = None;
+        process.has_relatives = false;
+        process.started = 1;
+        process.getcpu = self.getcpu.and_then(|getcpu| getcpu.rewrite(pid));
+        let caller = process.threads.get(&by).cloned();
+        let others: Vec<u32> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();
+        let known = std::mem::replace(&mut process.known, Known::InModel);
+        if let Some(caller) = caller {
+            process.threads.insert(pid, Thread { faults: 0, ..caller });
+        }
+        match known {
+            Known::AsItsParent { parent, thread } => {
+                self.machine.set_last_task(pid.cast_signed() - 1);
+                let parent = self.task(thread).or_else(|| self.task(parent));
+                if parent.is_none_or(|parent| self.machine.spawn_like(parent).is_none())
+                    && let Ok(status) = status::read(&self.root, pid)
+                {
+                    self.spawn(&status);
+                }
+            }
+            Known::InModel => {
+                if let (Some(task), Some(by)) = (self.task(pid), self.task(by)) {
+                    self.machine.exec(task, by);
+                }
+            }
+        }
+        others.into_iter().for_each(|tid| self.end_thread(pid, tid));
+        self.news.insert(pid);
+    }
+
+    /// A thread that is not the last of its process ends.
+    pub(crate) fn end_thread(&mut self, pid: u32, tid: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if tid == pid {
+            return; // The first thread stands for the process for as long as that lives.
+        }
+        process.threads.remove(&tid);
+        self.threads.remove(&tid);
+        if let Some(task) = self.task(tid) {
+            self.machine.reap(task);
+        }
+    }
+
+    /// A process has ended. Its children that are copies of it become processes of their own.
+    pub(crate) fn end_process(&mut self, pid: u32) {
+        self.copy_to_children(pid);
+        let Some(process) = self.processes.remove(&pid) else { return };
+        // The kernel forgets the descriptor when it is closed, unless the fork of a moment holds it.
+        let _ = epoll::delete(&self.watch, &process.pidfd);
+        for &tid in process.threads.keys() {
+            self.threads.remove(&tid);
+            if let Some(task) = self.task(tid) {
+                self.machine.reap(task);
+            }
+        }
+        self.machine.drop_caches();
+    }
+}
+
+/// The member of `cpus` that is `steps` behind `from`, round and round.
+fn nth_after(cpus: &CpuSet, from: CpuId, steps: usize) -> Option<CpuId> {
+    let all: Vec<CpuId> = cpus.iter().collect();
+    let at = all.iter().position(|&cpu| cpu >= from).unwrap_or(0);
+    all.get((at + steps).checked_rem(all.len())?).copied()
 }

@@ -35,6 +35,7 @@ pub use memory::owner::FileId;
 pub use memory::zone::{Watermarks, ZoneKind};
 pub use migrate::{MigrateMode, MigrateReason};
 pub use mm::access::AccessCounts;
+pub use mm::adopt::{Found, Mirrored};
 pub use mm::fault::{Access, Fault};
 pub use mm::file::FileKind;
 pub use mm::huge_fault::ThpMode;

@@ -40,7 +40,7 @@ impl Machine {
         Ok(id)
     }
 
-    fn copy_task(&self, from: TaskId, process: TaskId, mm: MmId) -> Task {
+    pub(crate) fn copy_task(&self, from: TaskId, process: TaskId, mm: MmId) -> Task {
         Task { process, mm: Some(mm), pins: Vec::new(), ..self.tasks[&from].clone() }
     }
 

@@ -82,7 +82,7 @@ impl Machine {
     }
 
     /// Allocates and maps a THP; `false`: there is none, base pages must do.
-    fn new_thp(&mut self, task: TaskId, mm: MmId, vma: &Vma, unit: u64) -> bool {
+    pub(crate) fn new_thp(&mut self, task: TaskId, mm: MmId, vma: &Vma, unit: u64) -> bool {
         let page = unit << PMD_ORDER;
         let placing = self.placing(task, vma, page, PMD_ORDER);
         let by = self.allocator(task);

@@ -75,7 +75,7 @@ impl Machine {
         }
     }
 
-    fn discard(&mut self, mm: MmId, start: u64, end: u64) {
+    pub(crate) fn discard(&mut self, mm: MmId, start: u64, end: u64) {
         for page in [start, end] {
             if !page.is_multiple_of(u64::from(PMD_PAGES)) {
                 self.split_pmd(mm, page >> PMD_ORDER);

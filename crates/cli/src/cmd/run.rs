@@ -1,0 +1,69 @@
+//! `pagetide run -- COMMAND`: the program here, the NUMA machine from the model.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use emulate::{Explain, RunOptions};
+use model::KernelVersion;
+
+/// Run an unmodified program on a NUMA machine that this computer is not: its NUMA system calls are
+/// answered by the model, everything else by the kernel. Needs no root and no VM.
+#[derive(clap::Args)]
+#[command(after_help = "\
+The exit code is the program's. docs/run.md says how it works and what it cannot do.
+
+Examples:
+  pagetide run --machine four-socket -- numactl --show
+  pagetide run --explain -- numactl --membind=1 ./program
+  pagetide run --machine dram-cxl -- bash")]
+pub(crate) struct Args {
+    /// A built-in machine (two-socket, four-socket, snc-4, dram-cxl), or a machine.toml.
+    #[arg(long, value_name = "NAME|FILE", default_value = "two-socket")]
+    machine: String,
+
+    /// The kernel that the model plays: 6.1, 6.12 or newest.
+    #[arg(long, value_name = "KERNEL", default_value = "6.12", value_parser = kernel)]
+    kernel: KernelVersion,
+
+    /// Tell each call that the model answers, on stderr or in a file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    explain: Option<Option<PathBuf>>,
+
+    /// The program, with its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn kernel(name: &str) -> Result<KernelVersion, String> {
+    match name {
+        "6.1" => Ok(KernelVersion::V6_1),
+        "6.12" => Ok(KernelVersion::V6_12),
+        "newest" | "7.3" => Ok(KernelVersion::V7_3),
+        _ => Err("the model plays 6.1, 6.12 and newest".to_owned()),
+    }
+}
+
+/// Runs the command and returns its exit code, which is that of `pagetide run` too.
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let explain = match &args.explain {
+        None => None,
+        Some(None) => Some(Explain::new(Box::new(io::stderr()))),
+        Some(Some(path)) => {
+            let file = File::create(path)
+                .with_context(|| format!("cannot write the calls to {}", path.display()))?;
+            Some(Explain::new(Box::new(file)))
+        }
+    };
+    let topology = machine::load(&args.machine)?;
+    let options = RunOptions { topology, kernel: args.kernel, explain };
+    emulate::run(options, &args.command).or_else(|error| match error.shell_code() {
+        Some(code) => {
+            crate::complain(&error);
+            Ok(code)
+        }
+        None => Err(error.into()),
+    })
+}

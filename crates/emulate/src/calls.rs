@@ -1,0 +1,224 @@
+//! The calls that were handed over: the caller's words go to the model, its answer goes back.
+//!
+//! Which calls need the pages settled, and whose:
+//!
+//! - what asks where a page is, and what moves pages: the target's;
+//! - what changes a policy or an affinity: the caller's (or target's), with all its children, who
+//!   inherit what was there before;
+//! - what only asks for a policy, a CPU or an affinity: nobody's.
+
+use model::{BadAddress, Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMemory};
+
+use crate::affinity;
+use crate::call::{Answer, Call};
+use crate::filter::{DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
+use crate::process::Known;
+use crate::sys::memory;
+use crate::world::World;
+
+/// `MPOL_F_ADDR`.
+const BY_ADDRESS: u64 = 1 << 1;
+
+/// The memory of a thread that waits in a call.
+#[derive(Debug)]
+pub(crate) struct Caller(pub(crate) u32);
+
+impl UserMemory for Caller {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), BadAddress> {
+        memory::read(self.0, address, buffer).map_err(|_| BadAddress)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
+        memory::write(self.0, address, bytes).map_err(|_| BadAddress)
+    }
+}
+
+impl From<Result<i64, Errno>> for Answer {
+    fn from(result: Result<i64, Errno>) -> Self {
+        match result {
+            Ok(value) => Self::Value(value),
+            Err(errno) => Self::Error(errno.number()),
+        }
+    }
+}
+
+/// The low half of a register, as the kernel takes an `int`.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
+pub(crate) const fn int(argument: u64) -> i32 {
+    argument as i32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
+const fn unsigned(argument: u64) -> u32 {
+    argument as u32
+}
+
+/// Answers a call.
+pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
+    let Some(pid) = world.process_of(call.tid) else { return Answer::Continue };
+    let execs = matches!(call.number, libc::SYS_execve | libc::SYS_execveat);
+    if !execs || world.processes.get(&pid).is_some_and(|process| process.getcpu.is_some()) {
+        world.notice_exec(pid);
+    }
+    match call.number {
+        libc::SYS_execve | libc::SYS_execveat => {
+            world.execs(pid, call.tid);
+            Answer::Continue
+        }
+        libc::SYS_exit => {
+            thread_exits(world, pid, call.tid);
+            Answer::Continue
+        }
+        libc::SYS_munmap => drops(world, pid, call.args[0], call.args[1], true),
+        libc::SYS_mmap => drops(world, pid, call.args[0], call.args[1], true),
+        libc::SYS_madvise if DROPPING_ADVICE.contains(&unsigned(call.args[2])) => {
+            drops(world, pid, call.args[0], call.args[1], false)
+        }
+        libc::SYS_mremap => {
+            crate::remap::before(world, pid, call.args);
+            Answer::Continue
+        }
+        _ => about_numa(world, pid, call),
+    }
+}
+
+fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
+    if !is_about_numa(call.number) {
+        return Answer::Continue;
+    }
+    world.adopt(pid);
+    let Some(task) = world.task(call.tid) else { return Answer::Continue };
+    let mut user = Caller(call.tid);
+    let args = call.args;
+    match call.number {
+        libc::SYS_getcpu => getcpu(world, &mut user, task, args),
+        libc::SYS_sched_getaffinity => affinity::get(world, &mut user, call.tid, args),
+        libc::SYS_sched_setaffinity => affinity::set(world, &user, call.tid, args),
+        libc::SYS_get_mempolicy => get_mempolicy(world, &mut user, pid, task, args),
+        libc::SYS_set_mempolicy => {
+            world.before_change(pid);
+            let set = world.machine.set_mempolicy(&user, task, int(args[0]), args[1], args[2]);
+            set.map(|()| 0).into()
+        }
+        libc::SYS_mbind => mbind(world, &user, pid, task, args),
+        SYS_SET_MEMPOLICY_HOME_NODE => {
+            world.before_change(pid);
+            let [start, length, node, flags, ..] = args;
+            let set = world.machine.set_mempolicy_home_node(task, start, length, node, flags);
+            set.map(|()| 0).into()
+        }
+        libc::SYS_migrate_pages => migrate_pages(world, &user, task, args),
+        _ => move_pages(world, &mut user, task, args),
+    }
+}
+
+/// Whether the model answers a call with this number.
+pub(crate) fn is_about_numa(number: i64) -> bool {
+    matches!(
+        number,
+        libc::SYS_getcpu
+            | libc::SYS_sched_getaffinity
+            | libc::SYS_sched_setaffinity
+            | libc::SYS_get_mempolicy
+            | libc::SYS_set_mempolicy
+            | libc::SYS_mbind
+            | SYS_SET_MEMPOLICY_HOME_NODE
+            | libc::SYS_migrate_pages
+            | libc::SYS_move_pages
+    )
+}
+
+/// getcpu(2): both words are optional.
+fn getcpu(world: &World, user: &mut Caller, task: TaskId, args: [u64; 6]) -> Answer {
+    let Some(cpu) = world.machine.cpu(task) else { return Answer::Error(libc::EINVAL) };
+    let nodes = world.machine.topology().nodes();
+    let node = nodes.iter().find(|node| node.cpus.contains(cpu)).map_or(0, |node| node.id.get());
+    let words = [(args[0], u32::from(cpu.get())), (args[1], u32::from(node))];
+    for (address, word) in words {
+        if address != 0 && user.write(address, &word.to_ne_bytes()).is_err() {
+            return Answer::Error(libc::EFAULT);
+        }
+    }
+    Answer::Value(0)
+}
+
+fn get_mempolicy(
+    world: &mut World,
+    user: &mut Caller,
+    pid: u32,
+    task: TaskId,
+    args: [u64; 6],
+) -> Answer {
+    let [mode, mask, maxnode, address, flags, _] = args;
+    if flags & BY_ADDRESS != 0 {
+        world.settle(pid);
+    }
+    let args = GetMempolicyArgs { mode, mask, maxnode, address, flags };
+    world.machine.get_mempolicy(user, task, args).map(|()| 0).into()
+}
+
+fn mbind(world: &mut World, user: &Caller, pid: u32, task: TaskId, args: [u64; 6]) -> Answer {
+    world.before_change(pid);
+    let [start, length, mode, mask, maxnode, flags] = args;
+    let (mode, flags) = (int(mode), unsigned(flags));
+    let args = MbindArgs { start, length, mode, mask, maxnode, flags };
+    world.machine.mbind(user, task, args).map(|()| 0).into()
+}
+
+fn migrate_pages(world: &mut World, user: &Caller, task: TaskId, args: [u64; 6]) -> Answer {
+    let pid = int(args[0]);
+    if let Some(refusal) = meet_target(world, task, pid) {
+        return refusal;
+    }
+    let [_, maxnode, old, new, ..] = args;
+    world.machine.migrate_pages(user, task, pid, maxnode, old, new).into()
+}
+
+fn move_pages(world: &mut World, user: &mut Caller, task: TaskId, args: [u64; 6]) -> Answer {
+    let pid = int(args[0]);
+    if let Some(refusal) = meet_target(world, task, pid) {
+        return refusal;
+    }
+    let [_, count, pages, nodes, status, flags] = args;
+    let arrays = MovePagesArrays { count, pages, nodes, status };
+    world.machine.move_pages(user, task, pid, arrays, int(flags)).into()
+}
+
+/// Settles the process that a call is about. Some answer: it lives, but not on this machine.
+fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
+    let target = if pid == 0 { caller.get() } else { pid };
+    let target = u32::try_from(target).ok()?;
+    if let Some(process) = world.process_of_any(target) {
+        world.before_change(process);
+        return None;
+    }
+    let lives = std::fs::exists(format!("/proc/{target}")).unwrap_or(false);
+    (lives && world.task(target).is_none()).then_some(Answer::Error(libc::EPERM))
+}
+
+/// A thread is about to end: its last pages are placed while it is known.
+fn thread_exits(world: &mut World, pid: u32, tid: u32) {
+    let threads = world.processes.get(&pid).map_or(0, |process| process.threads.len());
+    if threads > 1 {
+        world.settle(pid);
+        world.end_thread(pid, tid);
+    }
+}
+
+/// Pages are about to be dropped, with their mapping or without it. Cheap where none is known.
+fn drops(world: &mut World, pid: u32, start: u64, length: u64, unmaps: bool) -> Answer {
+    let is_known = world.processes.get(&pid).is_some_and(|it| it.known == Known::InModel);
+    let whole = start.is_multiple_of(4096) && length > 0;
+    if let (true, true, Some(task), Some(end)) =
+        (is_known, whole, world.task(pid), start.checked_add(length))
+        && world.machine.knows(task, start, end)
+    {
+        if unmaps {
+            // A boundary that cannot be cut: the kernel refuses the call as well.
+            let _ = world.machine.munmap(task, start, length);
+        } else {
+            world.machine.forget(task, start, end.next_multiple_of(4096));
+        }
+    }
+    Answer::Continue
+}

@@ -1,0 +1,102 @@
+//! getcpu, which makes no system call: the vDSO of a new program is told to make one.
+//!
+//! glibc's `getcpu` calls `__vdso_getcpu`, and so does `sched_getcpu` when rseq is off. The first
+//! instructions of that function are overwritten, through `/proc/PID/mem`, by the system call
+//! itself, which is handed over. The kernel copies the page for this process alone. A child by fork
+//! inherits it, a new program does not: so the same bytes tell whether an execve has happened.
+//!
+//! Source: vdso(7); seen on Linux 6.18 with glibc 2.36.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+
+use crate::sys::memory;
+
+/// `mov eax, 309; syscall; ret`.
+const GETCPU: [u8; 8] = [0xb8, 0x35, 0x01, 0x00, 0x00, 0x0f, 0x05, 0xc3];
+/// `AT_SYSINFO_EHDR`: where the vDSO is.
+const AUX_VDSO: u64 = 33;
+/// The vDSO is two to four pages.
+const VDSO_BYTES: usize = 4 * 4096;
+
+/// Where `__vdso_getcpu` begins in the vDSO, which is the same for every program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Getcpu {
+    offset: u64,
+}
+
+impl Getcpu {
+    /// Finds the function in our own vDSO. `None`: this kernel has none.
+    pub(crate) fn find() -> Option<Self> {
+        let base = vdso_address("self")?;
+        let own = File::open("/proc/self/mem").ok()?;
+        let mut image = vec![0; VDSO_BYTES];
+        let length = own.read_at(&mut image, base).ok()?;
+        image.truncate(length);
+        symbol(&image, b"__vdso_getcpu").map(|offset| Self { offset })
+    }
+
+    /// Rewrites the function in process `pid`; its address, if that could be done.
+    pub(crate) fn rewrite(self, pid: u32) -> Option<u64> {
+        let address = vdso_address(&pid.to_string())? + self.offset;
+        let memory = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).ok()?;
+        memory.write_all_at(&GETCPU, address).ok()?;
+        Some(address)
+    }
+}
+
+/// Whether the function at `address` is rewritten: if not, this is another program.
+pub(crate) fn is_rewritten(pid: u32, address: u64) -> bool {
+    let mut bytes = [0; GETCPU.len()];
+    memory::read(pid, address, &mut bytes).is_ok() && bytes == GETCPU
+}
+
+fn vdso_address(pid: &str) -> Option<u64> {
+    let auxv = fs::read(format!("/proc/{pid}/auxv")).ok()?;
+    let word = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+    auxv.chunks_exact(16).find_map(|pair| {
+        let (key, value) = pair.split_at(8);
+        (word(key)? == AUX_VDSO).then(|| word(value))?
+    })
+}
+
+/// The value of a dynamic symbol of a 64-bit ELF image, which begins at address 0.
+fn symbol(image: &[u8], name: &[u8]) -> Option<u64> {
+    const SECTION_DYNSYM: u64 = 11;
+    let u16_at =
+        |at: usize| Some(u64::from(u16::from_le_bytes(image.get(at..at + 2)?.try_into().ok()?)));
+    let u32_at =
+        |at: usize| Some(u64::from(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?)));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(image.get(at..at + 8)?.try_into().ok()?));
+    let place = |value: u64| usize::try_from(value).ok();
+    let sections = place(u64_at(0x28)?)?;
+    let (size, count) = (place(u16_at(0x3a)?)?, place(u16_at(0x3c)?)?);
+    let header = |index: usize| sections.checked_add(index.checked_mul(size)?);
+    let table = (0..count).filter_map(header).find(|&at| u32_at(at + 4) == Some(SECTION_DYNSYM))?;
+    let strings = header(place(u32_at(table + 40)?)?)?;
+    let strings = place(u64_at(strings + 24)?)?;
+    let (start, bytes) = (place(u64_at(table + 24)?)?, place(u64_at(table + 32)?)?);
+    (start..start.checked_add(bytes)?).step_by(24).find_map(|at| {
+        let found = strings.checked_add(place(u32_at(at)?)?)?;
+        let end = found.checked_add(name.len())?;
+        (image.get(found..end)? == name && image.get(end) == Some(&0)).then(|| u64_at(at + 8))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn getcpu_is_found_in_our_own_vdso() {
+        let found = Getcpu::find().expect("x86-64 kernels have __vdso_getcpu");
+        assert!(found.offset > 0 && found.offset < VDSO_BYTES as u64);
+    }
+
+    #[test]
+    fn an_image_that_is_no_elf_has_no_symbols() {
+        for length in 0..200 {
+            assert_eq!(symbol(&vec![0xff; length], b"x"), None);
+        }
+    }
+}

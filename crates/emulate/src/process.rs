@@ -1,0 +1,99 @@
+//! A process that lives on the machine, and its threads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use linux::proc::pagemap::Pagemap;
+use machine::CpuSet;
+
+/// A thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Thread {
+    /// The machine's CPUs where it may run. Where it does run is the model's to know.
+    pub(crate) allowed: CpuSet,
+    /// Page faults that it had taken when its process was settled last.
+    pub(crate) faults: u64,
+}
+
+/// Whether the model knows a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Its task and its address space are in the model.
+    InModel,
+    /// It was forked by this thread, and nothing has happened since that would tell its memory or its
+    /// policy from those of its parent. Most such children exec or exit, and are never copied.
+    AsItsParent {
+        /// The parent.
+        parent: u32,
+        /// The thread that forked.
+        thread: u32,
+    },
+}
+
+/// A process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Readable when it has ended.
+    pub(crate) pidfd: OwnedFd,
+    /// By thread id.
+    pub(crate) threads: BTreeMap<u32, Thread>,
+    /// Whether the model has it.
+    pub(crate) known: Known,
+    /// Where its getcpu is rewritten ([`crate::image`]).
+    pub(crate) getcpu: Option<u64>,
+    /// A thread whose execve was let through: it succeeds or not.
+    pub(crate) exec: Option<u32>,
+    /// Open for the present program.
+    pub(crate) pagemap: Option<Pagemap>,
+    /// It shares pages with a parent or child, or may.
+    pub(crate) has_relatives: bool,
+    /// Threads that it ever had: the next one's place among the CPUs.
+    pub(crate) started: usize,
+}
+
+impl Process {
+    /// In a process of several threads, those that took page faults since the last call, and how
+    /// many.
+    pub(crate) fn new_faults(&mut self, pid: u32) -> Vec<(u32, u64)> {
+        if self.threads.len() == 1 { Vec::new() } else { self.count_faults(pid) }
+    }
+
+    /// The same, however many threads there are.
+    pub(crate) fn count_faults(&mut self, pid: u32) -> Vec<(u32, u64)> {
+        let mut new = Vec::new();
+        for (&tid, thread) in &mut self.threads {
+            let now = faults(pid, tid).unwrap_or(thread.faults);
+            let since = now.saturating_sub(std::mem::replace(&mut thread.faults, now));
+            if since > 0 {
+                new.push((tid, since));
+            }
+        }
+        new
+    }
+}
+
+/// Page faults of a thread: fields 10 and 12 of its stat, minor and major.
+fn faults(pid: u32, tid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace().skip(7);
+    let minor: u64 = fields.next()?.parse().ok()?;
+    let major: u64 = fields.nth(1)?.parse().ok()?;
+    Some(minor + major)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_touch_of_our_own_is_counted_as_a_fault_of_this_thread() {
+        let pid = std::process::id();
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let before = faults(pid, tid).unwrap();
+        let pages = vec![1u8; 16 << 20];
+        let after = faults(pid, tid).unwrap();
+        assert!(after > before, "{} bytes were touched", pages.len());
+    }
+}

@@ -1,0 +1,64 @@
+//! One run, from the machine to the exit code.
+
+use std::ffi::OsString;
+use std::io;
+
+use machine::Topology;
+use model::{KernelVersion, Machine, Options};
+use rustix::event::epoll::{self, CreateFlags};
+use rustix::process::WaitStatus;
+
+use crate::error::RunError;
+use crate::explain::Explain;
+use crate::launch::launch;
+use crate::shown::Shown;
+use crate::signals::Signals;
+use crate::supervisor::Supervisor;
+use crate::world::World;
+
+/// The machine, and what to tell of the run.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// The hardware.
+    pub topology: Topology,
+    /// The kernel that the model plays.
+    pub kernel: KernelVersion,
+    /// Tell each call.
+    pub explain: Option<Explain>,
+}
+
+/// Runs `command` on the machine. Returns when it and all that it started have ended, with the
+/// exit code that a shell would give it: its own, or 128 and the signal that ended it.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
+    let mut machine = Machine::boot(options.topology, options.kernel, Options::default());
+    if options.explain.is_some() {
+        machine.trace_on();
+    }
+    let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
+    let watch = watch.map_err(RunError::launch("make an epoll"))?;
+    let worlds = watch.try_clone().map_err(RunError::launch("make an epoll"))?;
+    let world = World::new(machine, worlds);
+    let mut shown = Shown::prepare(&world).map_err(RunError::launch("prepare the files"))?;
+    let signals = Signals::take().map_err(RunError::launch("take over signals"))?;
+    // Whoever loses its parent becomes our child, so that it is still known as one of ours.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let child = launch(command, &mut shown)?;
+    let mut supervisor =
+        Supervisor { world, shown, explain: options.explain, watch, signals, child, status: None };
+    let status = supervisor.serve().map_err(RunError::launch("wait for system calls"))?;
+    if let Some(errno) = supervisor.child.exec_error() {
+        let program = command.first().cloned().unwrap_or_default();
+        return Err(RunError::Exec { program, errno });
+    }
+    Ok(status.map_or(0, code))
+}
+
+fn code(status: WaitStatus) -> u8 {
+    let signal = status.terminating_signal().map(|signal| 128 + signal);
+    let code = status.exit_status().or(signal).unwrap_or(0);
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}

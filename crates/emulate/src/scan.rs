@@ -1,0 +1,184 @@
+//! Which pages a process has in memory, and what they are: the kernel's word.
+//!
+//! `PAGEMAP_SCAN` (6.7) gives runs, and knows huge pages and the zero page. Before it there is one
+//! word a page, which knows neither: smaps counts the huge pages of each mapping, and a private
+//! page that is not mapped exclusively, and of no file, is the zero page (or still shared with a
+//! relative, which changes nothing, since it has its place already).
+
+use linux::proc::pagemap::{Pagemap, PagemapEntry, ScanFlags};
+use linux::proc::smaps;
+use linux::sys::{PageRegion, ScanRequest};
+use linux::{ReadError, Root};
+use machine::Bytes;
+use model::{Found, Machine, MapKind, Mirrored};
+
+const PAGE: u64 = 4096;
+const HUGE: u64 = 2 << 20;
+
+/// Pages that lie together and are alike; bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    flags: ScanFlags,
+}
+
+impl Run {
+    /// What its pages are in `mapping`.
+    pub(crate) fn found(&self, mapping: &Mirrored, machine: &Machine) -> Found {
+        let (vdso, vvar) = machine.vdso_files();
+        let has = |flag| self.flags.contains(flag);
+        let is_kernels =
+            mapping.kind == MapKind::Shared(vvar, 0) || mapping.kind == MapKind::Private(vdso, 0);
+        match (has(ScanFlags::PFN_ZERO), has(ScanFlags::HUGE), has(ScanFlags::FILE)) {
+            _ if is_kernels => Found::File,
+            (true, true, _) => Found::HugeZero,
+            (true, false, _) => Found::Zero,
+            (false, _, true) => Found::File,
+            (false, true, false) => Found::Huge,
+            (false, false, false) => Found::Anon,
+        }
+    }
+}
+
+/// The pages of `mappings` that are in memory, in order.
+///
+/// # Errors
+///
+/// [`ReadError`]: the process has ended, most likely.
+pub(crate) fn present(
+    pagemap: &Pagemap,
+    pid: u32,
+    mappings: &[Mirrored],
+) -> Result<Vec<Run>, ReadError> {
+    let (Some(first), Some(last)) = (mappings.first(), mappings.last()) else {
+        return Ok(Vec::new());
+    };
+    match by_scan(pagemap, first.start, last.end) {
+        Err(ReadError::Unsupported { .. }) => by_words(pagemap, pid, mappings),
+        result => result,
+    }
+}
+
+fn by_scan(pagemap: &Pagemap, start: u64, end: u64) -> Result<Vec<Run>, ReadError> {
+    const REGIONS: usize = 512;
+    let mut regions = [PageRegion::default(); REGIONS];
+    let mut runs = Vec::new();
+    let mut at = start;
+    while at < end {
+        let request = ScanRequest {
+            range: at..end,
+            all_of: ScanFlags::PRESENT,
+            any_of: ScanFlags::NONE,
+            report: ScanFlags::FILE | ScanFlags::PFN_ZERO | ScanFlags::HUGE,
+        };
+        let (filled, next) = pagemap.scan(&request, &mut regions)?;
+        runs.extend(regions[..filled].iter().map(|region| Run {
+            start: region.start,
+            end: region.end,
+            flags: region.flags,
+        }));
+        if next <= at {
+            break;
+        }
+        at = next;
+    }
+    Ok(runs)
+}
+
+fn by_words(pagemap: &Pagemap, pid: u32, mappings: &[Mirrored]) -> Result<Vec<Run>, ReadError> {
+    let sizes = smaps::read(&Root::default(), pid)?;
+    let mut runs: Vec<Run> = Vec::new();
+    for mapping in mappings {
+        let huge_left = sizes
+            .iter()
+            .find(|sizes| sizes.mapping.range.start() == mapping.start)
+            .map_or(Bytes::ZERO, smaps::MappingSizes::anon_huge);
+        let mut found = words_of(pagemap, mapping)?;
+        mark_huge(&mut found, huge_left.get() / HUGE);
+        runs.extend(found);
+    }
+    Ok(runs)
+}
+
+fn words_of(pagemap: &Pagemap, mapping: &Mirrored) -> Result<Vec<Run>, ReadError> {
+    let mut words = vec![0; 8192];
+    let mut runs: Vec<Run> = Vec::new();
+    let mut at = mapping.start;
+    while at < mapping.end {
+        let many =
+            usize::try_from((mapping.end - at) / PAGE).unwrap_or(usize::MAX).min(words.len());
+        let Ok(read @ 1..) = pagemap.read_entries(at / PAGE, &mut words[..many]) else { break };
+        for &word in &words[..read] {
+            let entry = PagemapEntry(word);
+            if entry.is_present() {
+                let flags = if entry.is_file_or_shared() {
+                    ScanFlags::FILE
+                } else if entry.is_exclusive() {
+                    ScanFlags::NONE
+                } else {
+                    ScanFlags::PFN_ZERO
+                };
+                match runs.last_mut() {
+                    Some(run) if run.end == at && run.flags == flags => run.end += PAGE,
+                    _ => runs.push(Run { start: at, end: at + PAGE, flags }),
+                }
+            }
+            at += PAGE;
+        }
+    }
+    Ok(runs)
+}
+
+/// Calls the first whole 2 MiB units huge, as many as there are.
+fn mark_huge(runs: &mut Vec<Run>, mut units: u64) {
+    let mut marked = Vec::new();
+    for run in runs.drain(..) {
+        let first = run.start.next_multiple_of(HUGE);
+        let fit = run.end.saturating_sub(first) / HUGE;
+        let taken = if run.flags == ScanFlags::NONE { fit.min(units) } else { 0 };
+        units -= taken;
+        let end = first + taken * HUGE;
+        if taken == 0 {
+            marked.push(run);
+            continue;
+        }
+        let pieces = [
+            Run { end: first, ..run },
+            Run { start: first, end, flags: ScanFlags::HUGE },
+            Run { start: end, ..run },
+        ];
+        marked.extend(pieces.into_iter().filter(|piece| piece.start < piece.end));
+    }
+    *runs = marked;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_units_are_huge_as_smaps_counts() {
+        let mut runs = vec![Run { start: PAGE, end: 3 * HUGE + PAGE, flags: ScanFlags::NONE }];
+        mark_huge(&mut runs, 1);
+        let huge: Vec<_> = runs.iter().map(|run| (run.start, run.flags)).collect();
+        let none = ScanFlags::NONE;
+        assert_eq!(huge, [(PAGE, none), (HUGE, ScanFlags::HUGE), (2 * HUGE, none)]);
+    }
+
+    #[test]
+    fn our_own_memory_is_found_alike_by_both_ways() {
+        let memory = vec![1u8; 64 * 4096];
+        let start = (memory.as_ptr().addr() as u64).next_multiple_of(PAGE);
+        let end = start + 32 * PAGE;
+        let protection = model::Protection::READ_WRITE;
+        let mapping = Mirrored { start, end, kind: MapKind::Anon, protection };
+        let pagemap = Pagemap::open(&Root::default(), std::process::id()).unwrap();
+        let words = words_of(&pagemap, &mapping).unwrap();
+        assert_eq!(words, [Run { start, end, flags: ScanFlags::NONE }]);
+        if let Ok(runs) = by_scan(&pagemap, start, end) {
+            assert_eq!(runs.first().map(|run| run.start), Some(start));
+            assert_eq!(runs.last().map(|run| run.end), Some(end));
+        }
+    }
+}

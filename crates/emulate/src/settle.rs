@@ -1,0 +1,243 @@
+//! The rule of settling: pages that appeared since the last look are placed by the policy and the
+//! CPU in force now, before anything is answered or changed that depends on where they are.
+//!
+//! What exists is the kernel's word: `/proc/PID/maps` for mappings, pagemap for pages. In a process
+//! with several threads the one that touched a page is not known: each is given as many new pages
+//! as it took page faults since the last look.
+
+use std::collections::BTreeMap;
+
+use linux::Root;
+use linux::proc::maps::{self, Device, Mapping};
+use linux::proc::pagemap::{Pagemap, PagemapEntry};
+use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
+
+use crate::scan::{self, Run};
+use crate::world::World;
+
+/// Files that were seen mapped, by what the kernel calls them.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    by_inode: BTreeMap<(Device, u64), FileId>,
+    is_tmpfs: BTreeMap<Device, bool>,
+}
+
+/// Some page could not be placed.
+struct Full;
+
+impl World {
+    /// Places the pages of a process that have appeared since the last look, and forgets those that
+    /// are gone. A process that is ending is left as it was.
+    pub(crate) fn settle(&mut self, pid: u32) {
+        self.adopt(pid);
+        self.notice_exec(pid);
+        let Some(task) = self.task(pid) else { return };
+        let root = Root::default();
+        let Ok(mappings) = maps::read(&root, pid) else { return };
+        let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let threads = process.new_faults(pid);
+        if process.pagemap.is_none() {
+            process.pagemap = Pagemap::open(&root, pid).ok();
+        }
+        let Some(pagemap) = &process.pagemap else { return };
+        let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return };
+        self.machine.mirror(task, &mirrored);
+        let threads = threads
+            .into_iter()
+            .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
+        let mut toucher = Toucher { first: task, threads: threads.collect() };
+        let placed = place_all(&mut self.machine, &mut toucher, &mirrored, &runs);
+        let copied =
+            if process.has_relatives { unshare(&mut self.machine, task, pagemap) } else { Ok(()) };
+        if placed.and(copied).is_err() && !self.said_full {
+            self.said_full = true;
+            crate::say(&format!(
+                "the machine is full: process {pid} has more memory than the nodes that its policy \
+                 allows have free; pages without a place are reported as not present"
+            ));
+        }
+    }
+}
+
+/// Whose first touch the next pages were.
+struct Toucher {
+    first: TaskId,
+    /// Threads with page faults that are not accounted for yet.
+    threads: Vec<(TaskId, u64)>,
+}
+
+impl Toucher {
+    /// Who touched `pages` pages that lie together, or the first of them, and how many.
+    fn next(&mut self, pages: u64) -> (TaskId, u64) {
+        let enough = self.threads.iter_mut().filter(|thread| thread.1 >= pages);
+        let chosen = match enough.min_by_key(|thread| thread.1) {
+            Some(thread) => Some(thread),
+            None => self.threads.iter_mut().find(|thread| thread.1 > 0),
+        };
+        match chosen {
+            Some((task, faults)) => {
+                let pages = pages.min(*faults);
+                *faults -= pages;
+                (*task, pages)
+            }
+            None => (self.first, pages),
+        }
+    }
+}
+
+fn place_all(
+    machine: &mut Machine,
+    toucher: &mut Toucher,
+    mirrored: &[Mirrored],
+    runs: &[Run],
+) -> Result<(), Full> {
+    let mut result = Ok(());
+    let mut runs = runs.iter().peekable();
+    for mapping in mirrored {
+        let mut at = mapping.start;
+        while let Some(run) = runs.peek().filter(|run| run.start < mapping.end) {
+            let (start, end) = (run.start.max(mapping.start), run.end.min(mapping.end));
+            if start < end {
+                machine.forget(toucher.first, at, start);
+                let found = run.found(mapping, machine);
+                if place_run(machine, toucher, start, end, found).is_err() {
+                    result = Err(Full);
+                }
+                at = end;
+            }
+            if run.end > mapping.end {
+                break;
+            }
+            runs.next();
+        }
+        machine.forget(toucher.first, at, mapping.end);
+    }
+    result
+}
+
+fn place_run(
+    machine: &mut Machine,
+    toucher: &mut Toucher,
+    start: u64,
+    end: u64,
+    found: Found,
+) -> Result<(), Full> {
+    if toucher.threads.is_empty() {
+        return place(machine, toucher.first, start, end, found);
+    }
+    let fault_bytes = if found == Found::Huge { 2 << 20 } else { 4096 };
+    for (mut start, end) in machine.unplaced(toucher.first, start, end) {
+        while start < end {
+            let (task, faults) = toucher.next((end - start).div_ceil(fault_bytes));
+            let upto = end.min(start.saturating_add(faults.saturating_mul(fault_bytes)));
+            place(machine, task, start, upto, found)?;
+            start = upto;
+        }
+    }
+    Ok(())
+}
+
+fn place(
+    machine: &mut Machine,
+    task: TaskId,
+    start: u64,
+    end: u64,
+    found: Found,
+) -> Result<(), Full> {
+    match machine.place(task, start, end, found) {
+        Err(Fault::OutOfMemory) if machine.drop_caches() > 0 => {
+            machine.place(task, start, end, found).map_err(|_| Full)
+        }
+        Err(Fault::OutOfMemory) => Err(Full),
+        // A mapping that the model could not mirror has no pages there.
+        _ => Ok(()),
+    }
+}
+
+/// Pages that were shared after a fork and are this process's alone by now were copied.
+fn unshare(machine: &mut Machine, task: TaskId, pagemap: &Pagemap) -> Result<(), Full> {
+    const PAGE: u64 = 4096;
+    let mut words = [0; 512];
+    for (start, end) in machine.copy_on_write_runs(task) {
+        let mut at = start;
+        while at < end {
+            let many = usize::try_from((end - at) / PAGE).unwrap_or(usize::MAX).min(words.len());
+            let Ok(read @ 1..) = pagemap.read_entries(at / PAGE, &mut words[..many]) else { break };
+            for word in &words[..read] {
+                let entry = PagemapEntry(*word);
+                if entry.is_present() && entry.is_exclusive() {
+                    machine.unshare(task, at).map_err(|_| Full)?;
+                }
+                at += PAGE;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Files {
+    /// The mappings of a process as the model sees them. Those of the kernel itself are its own.
+    fn mirror(&mut self, machine: &mut Machine, pid: u32, mappings: &[Mapping]) -> Vec<Mirrored> {
+        mappings.iter().filter_map(|mapping| self.mirror_one(machine, pid, mapping)).collect()
+    }
+
+    fn mirror_one(
+        &mut self,
+        machine: &mut Machine,
+        pid: u32,
+        mapping: &Mapping,
+    ) -> Option<Mirrored> {
+        let (start, end) = (mapping.range.start(), mapping.range.end());
+        let (vdso, vvar) = machine.vdso_files();
+        let kind = match mapping.name.as_str() {
+            "[vdso]" => MapKind::Private(vdso, 0),
+            "[vvar]" => MapKind::Shared(vvar, 0),
+            name if name.starts_with("[vvar") || name == "[vsyscall]" => return None,
+            _ if mapping.inode == 0 => MapKind::Anon,
+            _ => {
+                let file = self.file(machine, pid, mapping);
+                let offset = mapping.offset / 4096;
+                if mapping.permissions.shared {
+                    MapKind::Shared(file, offset)
+                } else {
+                    MapKind::Private(file, offset)
+                }
+            }
+        };
+        let protection = Protection {
+            read: mapping.permissions.read,
+            write: mapping.permissions.write,
+            execute: mapping.permissions.execute,
+        };
+        (end <= model::USER_LIMIT).then_some(Mirrored { start, end, kind, protection })
+    }
+
+    fn file(&mut self, machine: &mut Machine, pid: u32, mapping: &Mapping) -> FileId {
+        let key = (mapping.device, mapping.inode);
+        if let Some(&file) = self.by_inode.get(&key) {
+            return file;
+        }
+        let kind = match mapping.name.as_str() {
+            "/dev/zero (deleted)" => FileKind::SharedAnon,
+            name if name.starts_with("/memfd:") => FileKind::Memfd,
+            name if name.starts_with("/SYSV") => FileKind::Tmpfs,
+            _ if self.is_on_tmpfs(pid, mapping) => FileKind::Tmpfs,
+            _ => FileKind::Disk,
+        };
+        let file = machine.create_file(kind, &mapping.name);
+        self.by_inode.insert(key, file);
+        file
+    }
+
+    fn is_on_tmpfs(&mut self, pid: u32, mapping: &Mapping) -> bool {
+        const TMPFS_MAGIC: u64 = 0x0102_1994;
+        *self.is_tmpfs.entry(mapping.device).or_insert_with(|| {
+            let path = format!("/proc/{pid}/root{}", mapping.name);
+            let stat = rustix::fs::statfs(path.as_str());
+            mapping.device.major == 0
+                && (mapping.name.starts_with("/dev/shm/")
+                    || stat.is_ok_and(|stat| stat.f_type.cast_unsigned() == TMPFS_MAGIC))
+        })
+    }
+}

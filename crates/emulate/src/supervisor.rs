@@ -1,0 +1,121 @@
+//! The loop: receives calls, answers each at once, and sees processes end.
+//!
+//! One thread, and no call is ever parked: the kernel walks the list of all open notifications for
+//! each of its operations, so a thousand that wait would make every call forty times dearer.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+
+use crate::call::Answer;
+use crate::calls;
+use crate::explain::Explain;
+use crate::launch::Child;
+use crate::shown::Shown;
+use crate::signals::Signals;
+use crate::world::World;
+
+// What an event is about; larger numbers are process ids of the world.
+const LISTENER: u64 = u64::MAX;
+const SIGNALS: u64 = u64::MAX - 1;
+const SHOWN: u64 = u64::MAX - 2;
+
+/// Everything that takes part.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) world: World,
+    pub(crate) shown: Shown,
+    pub(crate) explain: Option<Explain>,
+    pub(crate) watch: OwnedFd,
+    pub(crate) signals: Signals,
+    pub(crate) child: Child,
+    pub(crate) status: Option<WaitStatus>,
+}
+
+impl Supervisor {
+    /// Serves until the last process of the tree has ended; the wait status of the first.
+    ///
+    /// # Errors
+    ///
+    /// What epoll says.
+    pub(crate) fn serve(&mut self) -> io::Result<Option<WaitStatus>> {
+        let add = |file: &dyn AsFd, number| {
+            epoll::add(&self.watch, file.as_fd(), EventData::new_u64(number), EventFlags::IN)
+        };
+        add(&self.child.listener, LISTENER)?;
+        add(&self.signals, SIGNALS)?;
+        if let Some(file) = self.shown.poll_fd() {
+            add(&file, SHOWN)?;
+        }
+        self.world.process_of(self.child.pid);
+        // The program is not there yet: the calls until then are of our own making.
+        self.world.execs(self.child.pid, self.child.pid);
+        self.shown.started(&mut self.world, self.child.pid, self.child.entered);
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
+        loop {
+            let count = match epoll::wait(&self.watch, &mut events, None) {
+                Ok(count) => count,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let events = &events[..count];
+            for event in events {
+                self.aside(event.data.u64());
+            }
+            let listener = events.iter().find(|event| event.data.u64() == LISTENER);
+            match listener.map(|event| event.flags) {
+                Some(flags) if flags.contains(EventFlags::IN) => self.next_call(),
+                Some(flags) if flags.contains(EventFlags::HUP) => break,
+                _ => {}
+            }
+        }
+        self.reap(WaitOptions::empty());
+        Ok(self.status)
+    }
+
+    /// Everything but calls. It comes first: a number of a process that has ended may be in use
+    /// again.
+    fn aside(&mut self, number: u64) {
+        match number {
+            LISTENER => {}
+            SIGNALS => self.signals.forward(&self.child),
+            SHOWN => self.shown.serve(&mut self.world),
+            pid => {
+                let Ok(pid) = u32::try_from(pid) else { return };
+                self.world.end_process(pid);
+                self.shown.gone(pid);
+                self.reap(WaitOptions::NOHANG);
+            }
+        }
+    }
+
+    fn next_call(&mut self) {
+        // ENOENT: the caller went away meanwhile.
+        let Ok(call) = self.child.listener.receive() else { return };
+        let shown = self.shown.answer(&mut self.world, &self.child.listener, &call);
+        let answer = shown.unwrap_or_else(|| calls::answer(&mut self.world, &call));
+        while let Some(pid) = self.world.news.pop_first() {
+            self.shown.known(&mut self.world, pid);
+        }
+        if answer != Answer::Continue
+            && let Some(explain) = &mut self.explain
+        {
+            explain.call(&mut self.world.machine, &call, answer);
+        }
+        // A caller that has gone needs no answer.
+        let _ = self.child.listener.send(call.id, answer);
+    }
+
+    /// Takes the status of children that have ended: the first, and those whose parents ended
+    /// before them.
+    fn reap(&mut self, options: WaitOptions) {
+        let first = Pid::from_raw(self.child.pid.cast_signed());
+        while let Ok(Some((pid, status))) = waitpid(None, options) {
+            if Some(pid) == first {
+                self.status = Some(status);
+            }
+        }
+    }
+}
