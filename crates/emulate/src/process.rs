@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 
+use linux::Root;
 use linux::proc::pagemap::Pagemap;
 use machine::CpuSet;
 
@@ -45,14 +46,51 @@ pub(crate) struct Process {
     /// A thread whose execve was let through: it succeeds or not.
     pub(crate) exec: Option<u32>,
     /// Open for the present program.
-    pub(crate) pagemap: Option<Pagemap>,
-    /// It shares pages with a parent or child, or may.
-    pub(crate) has_relatives: bool,
+    pagemap: Option<Pagemap>,
+    /// Those that descend from one program by fork, and may share its pages.
+    pub(crate) family: u64,
     /// Threads that it ever had: the next one's place among the CPUs.
     pub(crate) started: usize,
 }
 
 impl Process {
+    /// A process of one thread.
+    pub(crate) fn new(
+        pid: u32,
+        pidfd: OwnedFd,
+        allowed: CpuSet,
+        known: Known,
+        family: u64,
+    ) -> Self {
+        Self {
+            pidfd,
+            threads: BTreeMap::from([(pid, Thread { allowed, faults: 0 })]),
+            known,
+            getcpu: None,
+            exec: None,
+            pagemap: None,
+            family,
+            started: 1,
+        }
+    }
+
+    /// The pagemap of the present program; `None`: the process is ending.
+    pub(crate) fn pagemap(&mut self, pid: u32) -> Option<&Pagemap> {
+        if self.pagemap.is_none() {
+            self.pagemap = Pagemap::open(&Root::default(), pid).ok();
+        }
+        self.pagemap.as_ref()
+    }
+
+    /// There is a new program: nothing that was open or found belongs to it.
+    pub(crate) fn forget_program(&mut self, family: u64) {
+        self.exec = None;
+        self.pagemap = None;
+        self.getcpu = None;
+        self.family = family;
+        self.started = 1;
+    }
+
     /// In a process of several threads, those that took page faults since the last call, and how
     /// many.
     pub(crate) fn new_faults(&mut self, pid: u32) -> Vec<(u32, u64)> {

@@ -12,6 +12,7 @@ use linux::proc::maps::{self, Device, Mapping};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
 
+use crate::process::Known;
 use crate::scan::{self, Run};
 use crate::world::World;
 
@@ -29,34 +30,70 @@ impl World {
     /// Places the pages of a process that have appeared since the last look, and forgets those that
     /// are gone. A process that is ending is left as it was.
     pub(crate) fn settle(&mut self, pid: u32) {
-        self.adopt(pid);
-        self.notice_exec(pid);
-        let Some(task) = self.task(pid) else { return };
-        let root = Root::default();
-        let Ok(mappings) = maps::read(&root, pid) else { return };
-        let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let threads = process.new_faults(pid);
-        if process.pagemap.is_none() {
-            process.pagemap = Pagemap::open(&root, pid).ok();
-        }
-        let Some(pagemap) = &process.pagemap else { return };
-        let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return };
-        self.machine.mirror(task, &mirrored);
-        let threads = threads
-            .into_iter()
-            .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
-        let mut toucher = Toucher { first: task, threads: threads.collect() };
-        let placed = place_all(&mut self.machine, &mut toucher, &mirrored, &runs);
-        let copied =
-            if process.has_relatives { unshare(&mut self.machine, task, pagemap) } else { Ok(()) };
-        if placed.and(copied).is_err() && !self.said_full {
+        let looked = self.look(pid).and(self.part_from_relatives(pid));
+        if looked.is_err() && !self.said_full {
             self.said_full = true;
             crate::say(&format!(
                 "the machine is full: process {pid} has more memory than the nodes that its policy \
                  allows have free; pages without a place are reported as not present"
             ));
         }
+    }
+
+    fn look(&mut self, pid: u32) -> Result<(), Full> {
+        self.adopt(pid);
+        self.notice_exec(pid);
+        let Some(task) = self.task(pid) else { return Ok(()) };
+        let root = Root::default();
+        let Ok(mappings) = maps::read(&root, pid) else { return Ok(()) };
+        let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let faults = process.new_faults(pid);
+        let Some(pagemap) = process.pagemap(pid) else { return Ok(()) };
+        let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return Ok(()) };
+        self.machine.mirror(task, &mirrored);
+        let threads = faults
+            .into_iter()
+            .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
+        let mut toucher = Toucher { first: task, threads: threads.collect() };
+        place_all(&mut self.machine, &mut toucher, &mirrored, &runs)
+    }
+
+    /// Pages that were shared after a fork and are a process's alone by now: somebody has copied
+    /// them, or the others have gone. Who wrote first is not known; children are taken to have.
+    fn part_from_relatives(&mut self, pid: u32) -> Result<(), Full> {
+        let Some(family) = self.processes.get(&pid).map(|process| process.family) else {
+            return Ok(());
+        };
+        if self.own_pages(pid).is_empty() {
+            return Ok(());
+        }
+        let of_family = self.processes.iter().filter(|(_, process)| {
+            process.family == family && process.known == Known::InModel
+        });
+        let mut members: Vec<u32> = of_family.map(|(&member, _)| member).collect();
+        members.sort_unstable_by_key(|&member| std::cmp::Reverse(member));
+        let mut result = Ok(());
+        for &member in members.iter().filter(|&&member| member != pid) {
+            result = result.and(self.look(member));
+        }
+        for member in members {
+            let Some(task) = self.task(member) else { continue };
+            for address in self.own_pages(member) {
+                result = result.and(self.machine.unshare(task, address).map_err(|_| Full));
+            }
+        }
+        result
+    }
+
+    /// Pages that the model shares with a relative, and the kernel does not.
+    fn own_pages(&mut self, pid: u32) -> Vec<u64> {
+        let Some(task) = self.task(pid) else { return Vec::new() };
+        let runs = self.machine.copy_on_write_runs(task);
+        let Some(process) = self.processes.get_mut(&pid).filter(|_| !runs.is_empty()) else {
+            return Vec::new();
+        };
+        process.pagemap(pid).map(|pagemap| exclusive(pagemap, &runs)).unwrap_or_default()
     }
 }
 
@@ -155,25 +192,26 @@ fn place(
     }
 }
 
-/// Pages that were shared after a fork and are this process's alone by now were copied.
-fn unshare(machine: &mut Machine, task: TaskId, pagemap: &Pagemap) -> Result<(), Full> {
+/// Pages of these runs that are mapped once.
+fn exclusive(pagemap: &Pagemap, runs: &[(u64, u64)]) -> Vec<u64> {
     const PAGE: u64 = 4096;
     let mut words = [0; 512];
-    for (start, end) in machine.copy_on_write_runs(task) {
+    let mut found = Vec::new();
+    for &(start, end) in runs {
         let mut at = start;
         while at < end {
             let many = usize::try_from((end - at) / PAGE).unwrap_or(usize::MAX).min(words.len());
             let Ok(read @ 1..) = pagemap.read_entries(at / PAGE, &mut words[..many]) else { break };
-            for word in &words[..read] {
-                let entry = PagemapEntry(*word);
+            for (&word, page) in words[..read].iter().zip((at..).step_by(4096)) {
+                let entry = PagemapEntry(word);
                 if entry.is_present() && entry.is_exclusive() {
-                    machine.unshare(task, at).map_err(|_| Full)?;
+                    found.push(page);
                 }
-                at += PAGE;
             }
+            at += PAGE * read as u64;
         }
     }
-    Ok(())
+    found
 }
 
 impl Files {

@@ -36,6 +36,8 @@ pub(crate) struct World {
     root: Root,
     getcpu: Option<Getcpu>,
     is_privileged: bool,
+    /// Families of processes so far.
+    families: u64,
     /// Tells when a process has ended.
     watch: OwnedFd,
 }
@@ -54,6 +56,7 @@ impl World {
             root: Root::default(),
             getcpu: Getcpu::find(),
             is_privileged: own.is_ok_and(|own| own.is_capable(Status::CAP_SYS_NICE)),
+            families: 0,
             watch,
         }
     }
@@ -129,34 +132,31 @@ impl World {
         {
             return;
         }
-        let (known, allowed, getcpu) = match parent {
+        let mut process = match parent {
             Some(parent) => {
                 let thread = self.forker(parent, pid);
                 let allowed = self.thread(thread).map(|thread| thread.allowed.clone());
-                let parents = self.processes.get_mut(&parent).expect("it was just met");
-                parents.has_relatives = true;
-                (Known::AsItsParent { parent, thread }, allowed, parents.getcpu)
+                let allowed = allowed.unwrap_or_else(|| self.cpus());
+                let known = Known::AsItsParent { parent, thread };
+                Process::new(pid, pidfd, allowed, known, 0)
             }
-            None => (Known::InModel, None, None),
+            None => Process::new(pid, pidfd, self.cpus(), Known::InModel, self.new_family()),
         };
-        let allowed = allowed.unwrap_or_else(|| self.cpus());
-        let threads = BTreeMap::from([(pid, Thread { allowed, faults: 0 })]);
-        let process = Process {
-            pidfd,
-            threads,
-            known,
-            getcpu,
-            exec: None,
-            pagemap: None,
-            has_relatives: parent.is_some(),
-            started: 1,
-        };
+        if let Some(parent) = parent.and_then(|parent| self.processes.get(&parent)) {
+            process.family = parent.family;
+            process.getcpu = parent.getcpu;
+        }
         self.processes.insert(pid, process);
         self.threads.insert(pid, pid);
         self.news.insert(pid);
         if parent.is_none() {
             self.spawn(status);
         }
+    }
+
+    fn new_family(&mut self) -> u64 {
+        self.families += 1;
+        self.families
     }
 
     /// A process without a parent on the machine.
@@ -282,10 +282,8 @@ impl World {
         if process.getcpu.is_some_and(|address| image::is_rewritten(pid, address)) {
             return;
         }
-        process.exec = None;
-        process.pagemap = None;
-        process.has_relatives = false;
-        process.started = 1;
+        self.families += 1;
+        process.forget_program(self.families);
         process.getcpu = self.getcpu.and_then(|getcpu| getcpu.rewrite(pid));
         let caller = process.threads.get(&by).cloned();
         let others: Vec<u32> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();
