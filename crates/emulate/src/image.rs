@@ -62,25 +62,35 @@ fn vdso_address(pid: &str) -> Option<u64> {
 
 /// The value of a dynamic symbol of a 64-bit ELF image, which begins at address 0.
 fn symbol(image: &[u8], name: &[u8]) -> Option<u64> {
-    const SECTION_DYNSYM: u64 = 11;
-    let u16_at =
-        |at: usize| Some(u64::from(u16::from_le_bytes(image.get(at..at + 2)?.try_into().ok()?)));
-    let u32_at =
-        |at: usize| Some(u64::from(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?)));
-    let u64_at = |at: usize| Some(u64::from_le_bytes(image.get(at..at + 8)?.try_into().ok()?));
-    let place = |value: u64| usize::try_from(value).ok();
-    let sections = place(u64_at(0x28)?)?;
-    let (size, count) = (place(u16_at(0x3a)?)?, place(u16_at(0x3c)?)?);
+    const SECTION_DYNSYM: usize = 11;
+    const SYMBOL_BYTES: usize = 24;
+    let sections = word(image, 0x28)?;
+    let (size, count) = (half(image, 0x3a)?, half(image, 0x3c)?);
     let header = |index: usize| sections.checked_add(index.checked_mul(size)?);
-    let table = (0..count).filter_map(header).find(|&at| u32_at(at + 4) == Some(SECTION_DYNSYM))?;
-    let strings = header(place(u32_at(table + 40)?)?)?;
-    let strings = place(u64_at(strings + 24)?)?;
-    let (start, bytes) = (place(u64_at(table + 24)?)?, place(u64_at(table + 32)?)?);
-    (start..start.checked_add(bytes)?).step_by(24).find_map(|at| {
-        let found = strings.checked_add(place(u32_at(at)?)?)?;
+    let field = |section: usize, offset: usize| word(image, section.checked_add(offset)?);
+    let kind = |section: usize| Some(field(section, 4)? & 0xffff_ffff);
+    let table =
+        (0..count).filter_map(header).find(|&section| kind(section) == Some(SECTION_DYNSYM))?;
+    let strings = field(header(field(table, 40)? & 0xffff_ffff)?, 24)?;
+    let (start, bytes) = (field(table, 24)?, field(table, 32)?);
+    (start..start.checked_add(bytes)?).step_by(SYMBOL_BYTES).find_map(|symbol| {
+        let found = strings.checked_add(word(image, symbol)? & 0xffff_ffff)?;
         let end = found.checked_add(name.len())?;
-        (image.get(found..end)? == name && image.get(end) == Some(&0)).then(|| u64_at(at + 8))?
+        let is_it = image.get(found..end)? == name && image.get(end) == Some(&0);
+        is_it.then(|| field(symbol, 8))?.and_then(|value| value.try_into().ok())
     })
+}
+
+/// Eight bytes at an offset.
+fn word(image: &[u8], at: usize) -> Option<usize> {
+    let bytes = image.get(at..at.checked_add(8)?)?.try_into().ok()?;
+    usize::try_from(u64::from_le_bytes(bytes)).ok()
+}
+
+/// Two bytes at an offset.
+fn half(image: &[u8], at: usize) -> Option<usize> {
+    let bytes = image.get(at..at.checked_add(2)?)?.try_into().ok()?;
+    Some(usize::from(u16::from_le_bytes(bytes)))
 }
 
 #[cfg(test)]
@@ -95,8 +105,9 @@ mod tests {
 
     #[test]
     fn an_image_that_is_no_elf_has_no_symbols() {
-        for length in 0..200 {
-            assert_eq!(symbol(&vec![0xff; length], b"x"), None);
+        for (length, byte) in (0..200).flat_map(|length| [(length, 0xff), (length, 0), (length, 1)])
+        {
+            assert_eq!(symbol(&vec![byte; length], b"x"), None);
         }
     }
 }

@@ -68,9 +68,10 @@ impl World {
         if self.own_pages(pid).is_empty() {
             return Ok(());
         }
-        let of_family = self.processes.iter().filter(|(_, process)| {
-            process.family == family && process.known == Known::InModel
-        });
+        let of_family = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.family == family && process.known == Known::InModel);
         let mut members: Vec<u32> = of_family.map(|(&member, _)| member).collect();
         members.sort_unstable_by_key(|&member| std::cmp::Reverse(member));
         let mut result = Ok(());
