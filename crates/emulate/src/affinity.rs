@@ -92,7 +92,7 @@ pub(crate) fn set(world: &mut World, user: &Caller, caller: u32, args: [u64; 6])
     let allowed: CpuSet = world.cpus().iter().filter(wanted).collect();
     let Some(first) = allowed.iter().next() else { return Answer::Error(libc::EINVAL) };
     let Some(process) = world.process_of(tid) else { return Answer::Error(libc::ESRCH) };
-    world.before_change(process);
+    world.before_change(process, Some(tid));
     if let Some(task) = world.task(tid) {
         let stays = world.machine.cpu(task).is_some_and(|cpu| allowed.contains(cpu));
         if !stays {

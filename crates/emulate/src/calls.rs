@@ -69,6 +69,10 @@ pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
             thread_exits(world, pid, call.tid);
             Answer::Continue
         }
+        libc::SYS_exit_group => {
+            world.before_leaving(pid, call.tid);
+            Answer::Continue
+        }
         libc::SYS_munmap => drops(world, pid, call.args[0], call.args[1], true),
         libc::SYS_mmap => drops(world, pid, call.args[0], call.args[1], true),
         libc::SYS_madvise if DROPPING_ADVICE.contains(&unsigned(call.args[2])) => {
@@ -96,13 +100,13 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
         libc::SYS_sched_setaffinity => affinity::set(world, &user, call.tid, args),
         libc::SYS_get_mempolicy => get_mempolicy(world, &mut user, pid, task, args),
         libc::SYS_set_mempolicy => {
-            world.before_change(pid);
+            world.before_change(pid, Some(call.tid));
             let set = world.machine.set_mempolicy(&user, task, int(args[0]), args[1], args[2]);
             set.map(|()| 0).into()
         }
         libc::SYS_mbind => mbind(world, &user, pid, task, args),
         SYS_SET_MEMPOLICY_HOME_NODE => {
-            world.before_change(pid);
+            world.before_change(pid, Some(call.tid));
             let [start, length, node, flags, ..] = args;
             let set = world.machine.set_mempolicy_home_node(task, start, length, node, flags);
             set.map(|()| 0).into()
@@ -158,7 +162,7 @@ fn get_mempolicy(
 }
 
 fn mbind(world: &mut World, user: &Caller, pid: u32, task: TaskId, args: [u64; 6]) -> Answer {
-    world.before_change(pid);
+    world.before_change(pid, Some(user.0));
     let [start, length, mode, mask, maxnode, flags] = args;
     let (mode, flags) = (int(mode), unsigned(flags));
     let args = MbindArgs { start, length, mode, mask, maxnode, flags };
@@ -189,7 +193,7 @@ fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
     let target = if pid == 0 { caller.get() } else { pid };
     let target = u32::try_from(target).ok()?;
     if let Some(process) = world.process_of_any(target) {
-        world.before_change(process);
+        world.before_change(process, None);
         return None;
     }
     let lives = std::fs::exists(format!("/proc/{target}")).unwrap_or(false);
@@ -200,8 +204,10 @@ fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
 fn thread_exits(world: &mut World, pid: u32, tid: u32) {
     let threads = world.processes.get(&pid).map_or(0, |process| process.threads.len());
     if threads > 1 {
-        world.settle(pid);
+        world.settle_for(pid, Some(tid));
         world.end_thread(pid, tid);
+    } else {
+        world.before_leaving(pid, tid);
     }
 }
 

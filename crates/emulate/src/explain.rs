@@ -100,7 +100,7 @@ fn arguments(teller: &Teller<'_>, call: &Call) -> (&'static str, Vec<String>) {
                 mode(int(c)),
                 teller.mask(d, e),
                 e.to_string(),
-                flags(f, &MOVE_FLAGS),
+                flags(f & 0xffff_ffff, &MOVE_FLAGS),
             ];
             ("mbind", arguments)
         }
@@ -120,7 +120,7 @@ fn arguments(teller: &Teller<'_>, call: &Call) -> (&'static str, Vec<String>) {
                 teller.addresses(c, b),
                 teller.words(d, b),
                 status,
-                flags(f, &MOVE_FLAGS),
+                flags(f & 0xffff_ffff, &MOVE_FLAGS),
             ];
             ("move_pages", arguments)
         }

@@ -57,6 +57,7 @@ const RULES: &[(i64, When)] = &[
     (libc::SYS_execve, When::Always),
     (libc::SYS_execveat, When::Always),
     (libc::SYS_exit, When::Always),
+    (libc::SYS_exit_group, When::Always),
     // What new programs, threads and children do first.
     (libc::SYS_set_robust_list, When::Always),
     (libc::SYS_set_tid_address, When::Always),

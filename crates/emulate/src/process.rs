@@ -8,6 +8,8 @@ use linux::Root;
 use linux::proc::pagemap::Pagemap;
 use machine::CpuSet;
 
+use crate::remap::Remap;
+
 /// A thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Thread {
@@ -45,6 +47,8 @@ pub(crate) struct Process {
     pub(crate) getcpu: Option<u64>,
     /// A thread whose execve was let through: it succeeds or not.
     pub(crate) exec: Option<u32>,
+    /// Calls of mremap whose outcome is not known yet.
+    pub(crate) remaps: Vec<Remap>,
     /// Open for the present program.
     pagemap: Option<Pagemap>,
     /// Those that descend from one program by fork, and may share its pages.
@@ -68,6 +72,7 @@ impl Process {
             known,
             getcpu: None,
             exec: None,
+            remaps: Vec::new(),
             pagemap: None,
             family,
             started: 1,
@@ -85,6 +90,7 @@ impl Process {
     /// There is a new program: nothing that was open or found belongs to it.
     pub(crate) fn forget_program(&mut self, family: u64) {
         self.exec = None;
+        self.remaps.clear();
         self.pagemap = None;
         self.getcpu = None;
         self.family = family;

@@ -13,6 +13,7 @@ use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
 
 use crate::process::Known;
+use crate::remap;
 use crate::scan::{self, Run};
 use crate::world::World;
 
@@ -30,7 +31,13 @@ impl World {
     /// Places the pages of a process that have appeared since the last look, and forgets those that
     /// are gone. A process that is ending is left as it was.
     pub(crate) fn settle(&mut self, pid: u32) {
-        let looked = self.look(pid).and(self.part_from_relatives(pid));
+        self.settle_for(pid, None);
+    }
+
+    /// The same before `thread` changes something of its own, or ends: new pages are its as far as
+    /// it took page faults.
+    pub(crate) fn settle_for(&mut self, pid: u32, thread: Option<u32>) {
+        let looked = self.look(pid, thread).and(self.part_from_relatives(pid));
         if looked.is_err() && !self.said_full {
             self.said_full = true;
             crate::say(&format!(
@@ -40,7 +47,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, pid: u32) -> Result<(), Full> {
+    fn look(&mut self, pid: u32, first: Option<u32>) -> Result<(), Full> {
         self.adopt(pid);
         self.notice_exec(pid);
         let Some(task) = self.task(pid) else { return Ok(()) };
@@ -48,6 +55,7 @@ impl World {
         let Ok(mappings) = maps::read(&root, pid) else { return Ok(()) };
         let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        remap::follow(&mut self.machine, task, &mut process.remaps, &mirrored);
         let faults = process.new_faults(pid);
         let Some(pagemap) = process.pagemap(pid) else { return Ok(()) };
         let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return Ok(()) };
@@ -55,7 +63,8 @@ impl World {
         let threads = faults
             .into_iter()
             .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
-        let mut toucher = Toucher { first: task, threads: threads.collect() };
+        let preferred = first.and_then(|tid| self.machine.task(tid.cast_signed()));
+        let mut toucher = Toucher { first: task, preferred, threads: threads.collect() };
         place_all(&mut self.machine, &mut toucher, &mirrored, &runs)
     }
 
@@ -76,7 +85,7 @@ impl World {
         members.sort_unstable_by_key(|&member| std::cmp::Reverse(member));
         let mut result = Ok(());
         for &member in members.iter().filter(|&&member| member != pid) {
-            result = result.and(self.look(member));
+            result = result.and(self.look(member, None));
         }
         for member in members {
             let Some(task) = self.task(member) else { continue };
@@ -101,6 +110,8 @@ impl World {
 /// Whose first touch the next pages were.
 struct Toucher {
     first: TaskId,
+    /// Who is asked before the others.
+    preferred: Option<TaskId>,
     /// Threads with page faults that are not accounted for yet.
     threads: Vec<(TaskId, u64)>,
 }
@@ -108,13 +119,16 @@ struct Toucher {
 impl Toucher {
     /// Who touched `pages` pages that lie together, or the first of them, and how many.
     fn next(&mut self, pages: u64) -> (TaskId, u64) {
-        let enough = self.threads.iter_mut().filter(|thread| thread.1 >= pages);
-        let chosen = match enough.min_by_key(|thread| thread.1) {
-            Some(thread) => Some(thread),
-            None => self.threads.iter_mut().find(|thread| thread.1 > 0),
-        };
+        let preferred = self.preferred;
+        let has_room = |thread: &(TaskId, u64)| Some(thread.0) == preferred && thread.1 > 0;
+        let best = (0..self.threads.len())
+            .filter(|&at| self.threads[at].1 >= pages)
+            .min_by_key(|&at| self.threads[at].1);
+        let chosen = self.threads.iter().position(has_room).or(best);
+        let chosen = chosen.or_else(|| self.threads.iter().position(|thread| thread.1 > 0));
         match chosen {
-            Some((task, faults)) => {
+            Some(at) => {
+                let (task, faults) = &mut self.threads[at];
                 let pages = pages.min(*faults);
                 *faults -= pages;
                 (*task, pages)
@@ -139,7 +153,8 @@ fn place_all(
             if start < end {
                 machine.forget(toucher.first, at, start);
                 let found = run.found(mapping, machine);
-                if place_run(machine, toucher, start, end, found).is_err() {
+                let is_shared = matches!(mapping.kind, MapKind::Shared(..));
+                if place_run(machine, toucher, (start, end), found, is_shared).is_err() {
                     result = Err(Full);
                 }
                 at = end;
@@ -157,12 +172,14 @@ fn place_all(
 fn place_run(
     machine: &mut Machine,
     toucher: &mut Toucher,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
     found: Found,
+    is_shared: bool,
 ) -> Result<(), Full> {
-    if toucher.threads.is_empty() {
-        return place(machine, toucher.first, start, end, found);
+    // Around a page of a file that is read, the kernel maps those that are cached: what that costs
+    // in page faults says nothing.
+    if toucher.threads.is_empty() || found == Found::File && !is_shared {
+        return place(machine, toucher.preferred.unwrap_or(toucher.first), start, end, found);
     }
     let fault_bytes = if found == Found::Huge { 2 << 20 } else { 4096 };
     for (mut start, end) in machine.unplaced(toucher.first, start, end) {

@@ -240,7 +240,7 @@ impl World {
 
     /// Before something changes that children inherit or share: all children are met and copied,
     /// and the pages that have appeared are placed.
-    pub(crate) fn before_change(&mut self, pid: u32) {
+    pub(crate) fn before_change(&mut self, pid: u32, by: Option<u32>) {
         let threads: Vec<u32> = self
             .processes
             .get(&pid)
@@ -251,7 +251,7 @@ impl World {
         for child in children {
             self.process_of(child);
         }
-        self.settle(pid);
+        self.settle_for(pid, by);
         self.copy_to_children(pid);
     }
 
@@ -264,14 +264,22 @@ impl World {
 
     /// A thread calls execve: whether it succeeds shows later.
     pub(crate) fn execs(&mut self, pid: u32, tid: u32) {
+        self.before_leaving(pid, tid);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.exec = Some(tid);
+        }
+    }
+
+    /// A process is about to give its memory up, by exec or exit. What others share with it is
+    /// placed while it is known who touched it.
+    pub(crate) fn before_leaving(&mut self, pid: u32, tid: u32) {
         let is_parent = self.processes.values().any(
             |process| matches!(process.known, Known::AsItsParent { parent, .. } if parent == pid),
         );
         if is_parent {
-            self.before_change(pid);
-        }
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.exec = Some(tid);
+            self.before_change(pid, Some(tid));
+        } else if shares_memory(&self.root, pid) {
+            self.settle_for(pid, Some(tid));
         }
     }
 
@@ -338,6 +346,16 @@ impl World {
         }
         self.machine.drop_caches();
     }
+}
+
+/// Whether a process has memory that it may write and others may see. Its mappings are looked through
+/// as bytes: this is asked at the end of every process.
+fn shares_memory(root: &Root, pid: u32) -> bool {
+    let maps = fs::read(root.path(format!("proc/{pid}/maps"))).unwrap_or_default();
+    maps.split(|&byte| byte == b'\n').any(|line| {
+        let permissions = line.split(|&byte| byte == b' ').nth(1);
+        permissions.is_some_and(|it| it.starts_with(b"rw") && it.ends_with(b"s"))
+    })
 }
 
 /// The member of `cpus` that is `steps` behind `from`, round and round.

@@ -347,6 +347,87 @@ impl Machine {
         !self.mm(mm).units_in(start, end).is_empty()
     }
 
+    /// mremap(2) as another kernel has done it: what is mapped in `length` bytes from `from` lies at
+    /// `to` from now on, with its pages and policies, and what was there is gone. A hugetlb mapping
+    /// that would have to be cut stays.
+    ///
+    /// # Panics
+    ///
+    /// When `task` does not exist or has no memory.
+    pub fn relocate(&mut self, task: TaskId, from: u64, length: u64, to: u64) {
+        let mm = self.mm_of(task).expect("a task that runs has memory");
+        let (start, end) = page_range(from, length);
+        let shift = (to / PAGE_BYTES).cast_signed() - start.cast_signed();
+        let target = (start.wrapping_add_signed(shift), end.wrapping_add_signed(shift));
+        let overlaps = target.0 < end && start < target.1;
+        if overlaps || self.unmap_range(mm, target.0, target.1).is_err() {
+            return;
+        }
+        if self.cut(mm, start, end).is_err() {
+            return;
+        }
+        let by_pmd_too = shift.unsigned_abs().is_multiple_of(UNIT);
+        if !by_pmd_too {
+            self.mm(mm).units_in(start, end).into_iter().for_each(|(unit, _)| {
+                self.split_pmd(mm, unit);
+            });
+        }
+        let mut entries = Vec::new();
+        for (unit, pmd) in self.mm(mm).units_in(start, end) {
+            let first = unit << PMD_ORDER;
+            if pmd.kind() != EntryKind::Table {
+                entries.push((first, pmd, true));
+                continue;
+            }
+            let pages = first.max(start)..(first + UNIT).min(end);
+            let found = pages.map(|page| (page, self.entry(mm, page).0, false));
+            entries.extend(found.filter(|(_, entry, _)| *entry != Entry::NONE));
+        }
+        self.clear_entries(mm, &entries);
+        self.release_tables(mm, start, end);
+        let space = self.mm_mut(mm);
+        let (low, high) =
+            (space.find_from(start), space.vmas.partition_point(|vma| vma.start < end));
+        let moving: Vec<Vma> = space.vmas.drain(low..high).collect();
+        space.has_moved = true;
+        for vma in moving {
+            let (start, end) = (vma.start, vma.end);
+            space.insert(Vma {
+                start: start.wrapping_add_signed(shift),
+                end: end.wrapping_add_signed(shift),
+                moved: vma.moved + shift,
+                ..vma
+            });
+        }
+        for (page, entry, by_pmd) in entries {
+            let page = page.wrapping_add_signed(shift);
+            if by_pmd {
+                self.set_pmd(mm, page >> PMD_ORDER, entry);
+            } else {
+                self.set_pte(mm, page, entry);
+            }
+        }
+    }
+
+    /// Places of `wanted` where nothing is mapped here: `(start, end)` in bytes.
+    pub fn unmirrored(&self, task: TaskId, wanted: &[Mirrored]) -> Vec<(u64, u64)> {
+        let Some(mm) = self.mm_of(task) else { return Vec::new() };
+        let mut free = Vec::new();
+        for mapping in wanted {
+            let (mut page, end) = (mapping.start / PAGE_BYTES, mapping.end / PAGE_BYTES);
+            while page < end {
+                let next = self.mm(mm).vmas.get(self.mm(mm).find_from(page));
+                let next = next.filter(|vma| vma.start < end);
+                let upto = next.map_or(end, |vma| vma.start.max(page));
+                if page < upto {
+                    free.push((page * PAGE_BYTES, upto * PAGE_BYTES));
+                }
+                page = next.map_or(end, |vma| vma.end);
+            }
+        }
+        free
+    }
+
     /// Whether anything is known of `[start, end)` (bytes) that unmapping it would take away: pages,
     /// or a policy of its own. Cheap where nothing is.
     pub fn knows(&self, task: TaskId, start: u64, end: u64) -> bool {

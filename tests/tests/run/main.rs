@@ -1,0 +1,54 @@
+//! Tests that run programs under `pagetide run` here, without a guest: what the actor
+//! (`pagetide-actor`) is answered must be what a kernel on that machine would answer.
+//!
+//! It needs `cargo build -p pagetide-cli` of the same profile before it. Where user notification is
+//! not to be had (an outer container that intercepts calls), every test fails and says so.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod ending;
+mod memory;
+mod moving;
+mod placing;
+mod processes;
+mod said;
+mod threads;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The binary of the cli, beside our own.
+fn pagetide() -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_pagetide-actor"));
+    let path = beside.with_file_name("pagetide");
+    assert!(path.is_file(), "{} is missing: cargo build -p pagetide-cli", path.display());
+    path
+}
+
+fn actor() -> &'static str {
+    env!("CARGO_BIN_EXE_pagetide-actor")
+}
+
+/// `pagetide run` with these words, under `timeout` so that a hang is a failure.
+fn run(words: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120"]).arg(pagetide()).arg("run").args(words);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What the actor says when it plays a script on a machine.
+fn on(machine: &str, script: &str) -> String {
+    let output = run(&["--machine", machine, "--", actor(), script]);
+    assert!(output.status.success(), "{script}: {output:?}");
+    text(&output.stdout)
+}
+
+/// Holds each line that the actor says against what is expected.
+fn expect(machine: &str, script: &str, lines: &[&str]) {
+    let said = on(machine, script);
+    assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}");
+}

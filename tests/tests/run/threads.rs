@@ -1,0 +1,29 @@
+//! Threads: policies and CPUs of their own in one address space.
+
+use super::expect;
+
+#[test]
+fn each_thread_places_its_pages_by_its_own_policy() {
+    let script = "map a 40; thread set bind 1, write a 0 20; write a 20 40; where a; policy";
+    expect("two-socket", script, &["ok", "a: 1*20 0*20", "default"]);
+}
+
+#[test]
+fn each_thread_places_its_pages_where_it_runs() {
+    let script = "map a 8; thread run-on 2, write a 0 4; thread run-on 0, write a 4 8; where a";
+    expect("two-socket", script, &["ok", "ok", "a: 1*4 0*4"]);
+}
+
+#[test]
+fn a_thread_inherits_the_policy_and_the_affinity_of_the_first() {
+    let script = "set bind 2; run-on 2-3; thread policy, may-run-on";
+    expect("four-socket", script, &["ok", "ok", "bind 2", "2-3"]);
+}
+
+#[test]
+fn threads_are_spread_over_the_cpus() {
+    let script = "cpu; thread cpu; thread cpu; thread cpu";
+    let lines = ["cpu 0 node 0, cpu 0", "cpu 1 node 0, cpu 1", "cpu 2 node 1, cpu 2"];
+    let said = super::on("two-socket", script);
+    assert_eq!(said.lines().take(3).collect::<Vec<_>>(), lines, "{said}");
+}
