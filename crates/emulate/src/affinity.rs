@@ -17,7 +17,6 @@ fn mask_bytes(numbers: usize) -> usize {
     numbers.div_ceil(64) * 8
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "CPU numbers end at 8191")]
 const fn number(cpu: CpuId) -> usize {
     cpu.get() as usize
 }
@@ -37,7 +36,7 @@ enum Target {
 fn target(world: &mut World, caller: u32, pid: i32) -> Target {
     let Ok(tid) = u32::try_from(pid) else { return Target::None };
     let tid = if tid == 0 { caller } else { tid };
-    match world.process_of_any(tid) {
+    match world.process_of(tid) {
         Some(process) => {
             world.adopt(process);
             Target::Ours(tid)

@@ -137,7 +137,7 @@ fn getcpu(world: &World, user: &mut Caller, task: TaskId, args: [u64; 6]) -> Ans
     let Some(cpu) = world.machine.cpu(task) else { return Answer::Error(libc::EINVAL) };
     let nodes = world.machine.topology().nodes();
     let node = nodes.iter().find(|node| node.cpus.contains(cpu)).map_or(0, |node| node.id.get());
-    let words = [(args[0], u32::from(cpu.get())), (args[1], u32::from(node))];
+    let words = [(args[0], cpu.get()), (args[1], u32::from(node))];
     for (address, word) in words {
         if address != 0 && user.write(address, &word.to_ne_bytes()).is_err() {
             return Answer::Error(libc::EFAULT);
@@ -192,7 +192,7 @@ fn move_pages(world: &mut World, user: &mut Caller, task: TaskId, args: [u64; 6]
 fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
     let target = if pid == 0 { caller.get() } else { pid };
     let target = u32::try_from(target).ok()?;
-    if let Some(process) = world.process_of_any(target) {
+    if let Some(process) = world.process_of(target) {
         world.before_change(process, None);
         return None;
     }
@@ -204,7 +204,10 @@ fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
 fn thread_exits(world: &mut World, pid: u32, tid: u32) {
     let threads = world.processes.get(&pid).map_or(0, |process| process.threads.len());
     if threads > 1 {
-        world.settle_for(pid, Some(tid));
+        let alike = |(one, other)| world.machine.places_alike(one, other);
+        if !world.task(pid).zip(world.task(tid)).is_some_and(alike) {
+            world.settle_for(pid, Some(tid));
+        }
         world.end_thread(pid, tid);
     } else {
         world.before_leaving(pid, tid);

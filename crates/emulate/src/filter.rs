@@ -147,7 +147,7 @@ mod tests {
 
     /// What the kernel's interpreter does with the few instructions that we use.
     fn play(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
-        let low = |at: u32| args[at as usize] as u32;
+        let low = |at: u32| u32::try_from(args[at as usize]).unwrap();
         let (mut at, mut word) = (0, 0);
         loop {
             let Instruction { code, jump_true, jump_false, value } = program[at];

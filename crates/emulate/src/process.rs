@@ -97,16 +97,11 @@ impl Process {
         self.started = 1;
     }
 
-    /// In a process of several threads, those that took page faults since the last call, and how
-    /// many.
-    pub(crate) fn new_faults(&mut self, pid: u32) -> Vec<(u32, u64)> {
-        if self.threads.len() == 1 { Vec::new() } else { self.count_faults(pid) }
-    }
-
-    /// The same, however many threads there are.
-    pub(crate) fn count_faults(&mut self, pid: u32) -> Vec<(u32, u64)> {
+    /// Threads that took page faults since the last call, and how many: all, or this one.
+    pub(crate) fn new_faults(&mut self, pid: u32, only: Option<u32>) -> Vec<(u32, u64)> {
         let mut new = Vec::new();
-        for (&tid, thread) in &mut self.threads {
+        let threads = self.threads.iter_mut();
+        for (&tid, thread) in threads.filter(|(tid, _)| only.is_none_or(|only| only == **tid)) {
             let now = faults(pid, tid).unwrap_or(thread.faults);
             let since = now.saturating_sub(std::mem::replace(&mut thread.faults, now));
             if since > 0 {

@@ -34,8 +34,8 @@ impl World {
         self.settle_for(pid, None);
     }
 
-    /// The same before `thread` changes something of its own, or ends: new pages are its as far as
-    /// it took page faults.
+    /// The same before `thread` changes something of its own, or ends: as many new pages as it took
+    /// page faults are placed, the others wait.
     pub(crate) fn settle_for(&mut self, pid: u32, thread: Option<u32>) {
         let looked = self.look(pid, thread).and(self.part_from_relatives(pid));
         if looked.is_err() && !self.said_full {
@@ -47,25 +47,32 @@ impl World {
         }
     }
 
-    fn look(&mut self, pid: u32, first: Option<u32>) -> Result<(), Full> {
+    fn look(&mut self, pid: u32, only: Option<u32>) -> Result<(), Full> {
         self.adopt(pid);
         self.notice_exec(pid);
         let Some(task) = self.task(pid) else { return Ok(()) };
+        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+        let is_single = process.threads.len() == 1;
+        let faults = process.new_faults(pid, only);
+        if only.is_some() && faults.is_empty() {
+            return Ok(());
+        }
         let root = Root::default();
         let Ok(mappings) = maps::read(&root, pid) else { return Ok(()) };
         let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
-        let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         remap::follow(&mut self.machine, task, &mut process.remaps, &mirrored);
-        let faults = process.new_faults(pid);
         let Some(pagemap) = process.pagemap(pid) else { return Ok(()) };
         let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return Ok(()) };
         self.machine.mirror(task, &mirrored);
-        let threads = faults
+        let faults = faults
             .into_iter()
             .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
-        let preferred = first.and_then(|tid| self.machine.task(tid.cast_signed()));
-        let mut toucher = Toucher { first: task, preferred, threads: threads.collect() };
-        place_all(&mut self.machine, &mut toucher, &mirrored, &runs)
+        let mut toucher = match only {
+            _ if is_single => Toucher::Only(task),
+            Some(_) => Toucher::Counted { threads: faults.collect(), rest: None },
+            None => Toucher::Counted { threads: faults.collect(), rest: Some(task) },
+        };
+        place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs)
     }
 
     /// Pages that were shared after a fork and are a process's alone by now: somebody has copied
@@ -108,38 +115,46 @@ impl World {
 }
 
 /// Whose first touch the next pages were.
-struct Toucher {
-    first: TaskId,
-    /// Who is asked before the others.
-    preferred: Option<TaskId>,
-    /// Threads with page faults that are not accounted for yet.
-    threads: Vec<(TaskId, u64)>,
+enum Toucher {
+    /// There is one thread.
+    Only(TaskId),
+    /// As many pages were a thread's as it took page faults.
+    Counted {
+        /// Threads with page faults that are not accounted for yet.
+        threads: Vec<(TaskId, u64)>,
+        /// Whose all others are; `None`: they wait.
+        rest: Option<TaskId>,
+    },
 }
 
 impl Toucher {
-    /// Who touched `pages` pages that lie together, or the first of them, and how many.
-    fn next(&mut self, pages: u64) -> (TaskId, u64) {
-        let preferred = self.preferred;
-        let has_room = |thread: &(TaskId, u64)| Some(thread.0) == preferred && thread.1 > 0;
-        let best = (0..self.threads.len())
-            .filter(|&at| self.threads[at].1 >= pages)
-            .min_by_key(|&at| self.threads[at].1);
-        let chosen = self.threads.iter().position(has_room).or(best);
-        let chosen = chosen.or_else(|| self.threads.iter().position(|thread| thread.1 > 0));
-        match chosen {
-            Some(at) => {
-                let (task, faults) = &mut self.threads[at];
-                let pages = pages.min(*faults);
-                *faults -= pages;
-                (*task, pages)
-            }
-            None => (self.first, pages),
+    /// Who touched `pages` pages that lie together, or the first of them, and how many. `None`: none
+    /// of those who are asked about.
+    fn next(&mut self, pages: u64) -> Option<(TaskId, u64)> {
+        let Self::Counted { threads, rest } = self else { return self.rest().zip(Some(pages)) };
+        let best =
+            (0..threads.len()).filter(|&at| threads[at].1 >= pages).min_by_key(|&at| threads[at].1);
+        let chosen = best.or_else(|| threads.iter().position(|thread| thread.1 > 0));
+        let Some(at) = chosen else { return rest.zip(Some(pages)) };
+        let (task, faults) = &mut threads[at];
+        let pages = pages.min(*faults);
+        *faults -= pages;
+        Some((*task, pages))
+    }
+
+    /// Who has what cannot be counted.
+    fn rest(&self) -> Option<TaskId> {
+        match self {
+            Self::Only(task) => Some(*task),
+            Self::Counted { rest, .. } => *rest,
         }
     }
 }
 
+/// `any` is some thread of the process.
 fn place_all(
     machine: &mut Machine,
+    any: TaskId,
     toucher: &mut Toucher,
     mirrored: &[Mirrored],
     runs: &[Run],
@@ -151,12 +166,11 @@ fn place_all(
         while let Some(run) = runs.peek().filter(|run| run.start < mapping.end) {
             let (start, end) = (run.start.max(mapping.start), run.end.min(mapping.end));
             if start < end {
-                machine.forget(toucher.first, at, start);
+                machine.forget(any, at, start);
                 let found = run.found(mapping, machine);
                 let is_shared = matches!(mapping.kind, MapKind::Shared(..));
-                if place_run(machine, toucher, (start, end), found, is_shared).is_err() {
-                    result = Err(Full);
-                }
+                let placed = place_run(machine, any, toucher, (start, end), found, is_shared);
+                result = result.and(placed);
                 at = end;
             }
             if run.end > mapping.end {
@@ -164,13 +178,14 @@ fn place_all(
             }
             runs.next();
         }
-        machine.forget(toucher.first, at, mapping.end);
+        machine.forget(any, at, mapping.end);
     }
     result
 }
 
 fn place_run(
     machine: &mut Machine,
+    any: TaskId,
     toucher: &mut Toucher,
     (start, end): (u64, u64),
     found: Found,
@@ -178,13 +193,14 @@ fn place_run(
 ) -> Result<(), Full> {
     // Around a page of a file that is read, the kernel maps those that are cached: what that costs
     // in page faults says nothing.
-    if toucher.threads.is_empty() || found == Found::File && !is_shared {
-        return place(machine, toucher.preferred.unwrap_or(toucher.first), start, end, found);
+    if matches!(toucher, Toucher::Only(_)) || found == Found::File && !is_shared {
+        return toucher.rest().map_or(Ok(()), |task| place(machine, task, start, end, found));
     }
     let fault_bytes = if found == Found::Huge { 2 << 20 } else { 4096 };
-    for (mut start, end) in machine.unplaced(toucher.first, start, end) {
+    for (mut start, end) in machine.unplaced(any, start, end) {
         while start < end {
-            let (task, faults) = toucher.next((end - start).div_ceil(fault_bytes));
+            let pages = (end - start).div_ceil(fault_bytes);
+            let Some((task, faults)) = toucher.next(pages) else { return Ok(()) };
             let upto = end.min(start.saturating_add(faults.saturating_mul(fault_bytes)));
             place(machine, task, start, upto, found)?;
             start = upto;

@@ -83,10 +83,14 @@ impl World {
 
     // ---- meeting ----
 
-    /// The process of a thread of the tree, which is met if it was not.
+    /// The process of a thread, which is met if it was not. `None`: it is no descendant of ours. (So
+    /// a caller that is gone already, and whose number a stranger has by now, does no harm.)
     pub(crate) fn process_of(&mut self, tid: u32) -> Option<u32> {
         if let Some(&pid) = self.threads.get(&tid) {
             return Some(pid);
+        }
+        if !self.is_descendant(tid) {
+            return None;
         }
         let status = status::read(&self.root, tid).ok()?;
         if self.processes.contains_key(&status.tgid) {
@@ -95,12 +99,6 @@ impl World {
             self.meet_process(&status);
         }
         self.threads.get(&tid).copied()
-    }
-
-    /// The same for a number that a program came up with: only descendants of ours are met.
-    pub(crate) fn process_of_any(&mut self, tid: u32) -> Option<u32> {
-        let known = self.threads.contains_key(&tid) || self.is_descendant(tid);
-        if known { self.process_of(tid) } else { None }
     }
 
     fn is_descendant(&self, tid: u32) -> bool {
@@ -123,7 +121,7 @@ impl World {
         let pid = status.tgid;
         let parent = match status.parent {
             parent if parent == std::process::id() || parent == 0 => None,
-            parent => self.process_of_any(parent),
+            parent => self.process_of(parent),
         };
         let Ok(pidfd) = linux::sys::open_pidfd(pid) else { return };
         let flags = epoll::EventFlags::IN;
@@ -194,7 +192,6 @@ impl World {
         // From here on it matters which thread touched a page.
         if self.processes[&pid].threads.len() == 1 {
             self.settle(pid);
-            self.processes.get_mut(&pid).map(|process| process.count_faults(pid));
         }
         let Some(leader) = self.task(pid) else { return };
         let Some(allowed) = self.thread(pid).map(|leader| leader.allowed.clone()) else { return };

@@ -44,7 +44,6 @@ struct AddFd {
 
 const RECV: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<Notification>(b'!', 0);
 const SEND: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<Response>(b'!', 1);
-const ID_VALID: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u64>(b'!', 2);
 const ADDFD: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<AddFd>(b'!', 3);
 const SET_FLAGS: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u64>(b'!', 4);
 
@@ -119,24 +118,13 @@ impl Listener {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// `SECCOMP_IOCTL_NOTIF_ID_VALID`: whether the call still waits, so that its thread id still
-    /// means the caller.
-    pub(crate) fn is_waiting(&self, id: u64) -> bool {
-        let mut id = id;
-        // SAFETY: the kernel reads one u64.
-        let result = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), ID_VALID as libc::Ioctl, std::ptr::from_mut(&mut id))
-        };
-        result == 0
-    }
-
     /// `SECCOMP_IOCTL_NOTIF_ADDFD` with `ADDFD_FLAG_SEND` (5.14): gives the caller a copy of
     /// `descriptor`, whose number is the call's result.
     ///
     /// # Errors
     ///
     /// `ENOENT`: the caller went away. `EMFILE`: it has no room. `EINVAL`: the kernel is too old.
-
+    #[expect(dead_code, reason = "for files that cannot be mounted")]
     pub(crate) fn send_descriptor(
         &self,
         id: u64,
@@ -164,7 +152,6 @@ mod tests {
         assert_eq!(size_of::<Notification>(), 80);
         assert_eq!(RECV, 0xC050_2100);
         assert_eq!(SEND, 0xC018_2101);
-        assert_eq!(ID_VALID, 0x4008_2102);
         assert_eq!(ADDFD, 0x4018_2103);
         assert_eq!(SET_FLAGS, 0x4008_2104);
     }
