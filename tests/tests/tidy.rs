@@ -102,6 +102,22 @@ fn a_crate_uses_lower_layers_only() {
 }
 
 #[test]
+fn no_program_has_a_model_with_planted_faults() {
+    let mut paths = Vec::new();
+    files(&root(), &mut paths);
+    for path in paths.iter().filter(|path| path.ends_with("Cargo.toml")) {
+        let text = fs::read_to_string(path).unwrap();
+        let (shipped, for_tests) = text.split_once("[dev-dependencies]").unwrap_or((&text, ""));
+        assert!(!shipped.contains("\"faults\""), "{} turns faults on", path.display());
+        assert!(
+            !for_tests.contains("\"faults\"") || text.contains("pagetide-conformance"),
+            "{}: the conformance crate alone plants faults",
+            path.display()
+        );
+    }
+}
+
+#[test]
 fn every_crate_obeys_the_lints_of_the_workspace() {
     let mut manifests = Vec::new();
     files(&root(), &mut manifests);

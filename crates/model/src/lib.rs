@@ -13,6 +13,7 @@ mod balance;
 mod check;
 mod convert;
 mod errno;
+mod faults;
 mod memory;
 mod migrate;
 mod mm;
@@ -29,6 +30,7 @@ use machine::{CpuId, NodeSet, Topology};
 pub use balance::{BALANCE_NORMAL, BALANCE_TIERING, BalancingSettings};
 pub use check::Broken;
 pub use errno::Errno;
+pub use faults::PlantedFault;
 pub use memory::frames::{Order, PMD_ORDER, PMD_PAGES, PUD_ORDER, Pfn};
 pub use memory::node::{MAX_NODES, NumaStats};
 pub use memory::owner::FileId;
@@ -98,6 +100,8 @@ pub struct Machine {
     trace: observe::events::Trace,
     balancing: balance::Balancing,
     reclaim: reclaim::Reclaim,
+    #[cfg(feature = "faults")]
+    planted: Option<PlantedFault>,
 }
 
 impl Machine {
@@ -134,6 +138,8 @@ impl Machine {
             trace: observe::events::Trace::default(),
             balancing: balance::Balancing::default(),
             reclaim: reclaim::Reclaim::default(),
+            #[cfg(feature = "faults")]
+            planted: None,
             nodes,
             topology,
         };
@@ -158,6 +164,11 @@ impl Machine {
     /// The kernel that the machine runs.
     pub const fn version(&self) -> KernelVersion {
         self.version
+    }
+
+    /// What it was booted with.
+    pub const fn options(&self) -> Options {
+        self.options
     }
 
     /// The hardware.

@@ -10,10 +10,12 @@
 
 mod args;
 mod case;
+pub mod generate;
 mod parse;
 mod place;
 mod print;
 mod seen;
+pub mod shrink;
 mod step;
 
 pub use args::{Mask, Mode, MoveTarget, Pid, Pointer, flags};

@@ -6,6 +6,7 @@
 
 use crate::Machine;
 use crate::errno::Errno;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, Pfn, flag};
 use crate::memory::owner::Owner;
 use crate::migrate::unmap::Failure;
@@ -69,7 +70,8 @@ impl Machine {
 
     fn count_migration(&mut self, counts: &MigrateCounts) {
         self.counters.add(Counter::PgmigrateSuccess, counts.succeeded);
-        self.counters.add(Counter::PgmigrateFail, counts.failed);
+        let failed = if self.planted(PlantedFault::FailuresUncounted) { 0 } else { counts.failed };
+        self.counters.add(Counter::PgmigrateFail, failed);
         self.counters.add(Counter::ThpMigrationSuccess, counts.thp_succeeded);
         self.counters.add(Counter::ThpMigrationFail, counts.thp_failed);
         self.counters.add(Counter::ThpMigrationSplit, counts.thp_split);

@@ -5,6 +5,7 @@ use machine::{NodeId, NodeSet};
 
 use crate::Machine;
 use crate::errno::Errno;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_PAGES, Pfn, flag};
 use crate::memory::node::Slot;
 use crate::migrate::{MigrateMode, MigrateReason, Request, Target};
@@ -147,7 +148,11 @@ impl Machine {
     ) -> Result<u64, Errno> {
         self.lru_drain_all();
         let mut stayed = 0;
-        for (source, target) in node_pairs(from, to) {
+        let mut pairs = node_pairs(from, to);
+        if self.planted(PlantedFault::PairsAscending) {
+            pairs.sort();
+        }
+        for (source, target) in pairs {
             stayed += self.migrate_to_node(mm, source, target, move_all, caller, by)?;
         }
         Ok(stayed)

@@ -4,6 +4,7 @@
 //! Source: behaviour spec 7.4; mm/migrate.c, `migrate_pages_sync`, `migrate_pages_batch`.
 
 use crate::Machine;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_PAGES, Pfn, flag};
 use crate::migrate::engine::{PASSES, Stage};
 use crate::migrate::unmap::{Failure, Unmapped};
@@ -93,6 +94,9 @@ impl Machine {
         counts.thp_split += first.thp_split;
         counts.large_folio_split += first.large_folio_split;
         done.failed = first.large_folio_split;
+        if self.planted(PlantedFault::RetryLost) {
+            return done;
+        }
         let pass = Pass { mode: request.mode, passes: SYNC_PASSES, may_split: true };
         let mut left = std::mem::take(&mut done.left).into_iter();
         for head in left.by_ref() {
@@ -191,7 +195,8 @@ impl Machine {
     ) -> bool {
         let both = flag::DEFERRED_SPLIT | flag::PARTIALLY_MAPPED;
         let partial = self.frames.flags(head) & both == both && self.frames.order(head) >= 2;
-        if !partial || !pass.may_split || !self.behaviour.splits_partially_mapped {
+        let splits = self.behaviour.splits_partially_mapped;
+        if !partial || !pass.may_split || !splits || self.planted(PlantedFault::SplitForgotten) {
             return false;
         }
         let is_thp = u64::from(self.is_thp(head));

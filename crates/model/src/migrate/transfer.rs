@@ -2,6 +2,7 @@
 //! entries (`migrate_folio_move`, spec 7.8 to 7.11).
 
 use crate::Machine;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, Pfn, flag};
 use crate::memory::owner::Owner;
 use crate::migrate::unmap::{Failure, Unmapped};
@@ -32,7 +33,9 @@ impl Machine {
     pub(crate) fn transfer(&mut self, unmapped: &Unmapped) {
         let (source, target) = (unmapped.source, unmapped.target);
         let pages = self.frames.pages(source);
-        self.frames.copy_tokens(source, target, pages);
+        if !self.planted(PlantedFault::CopyForgotten) {
+            self.frames.copy_tokens(source, target, pages);
+        }
         self.hand_over(source, target);
         for mapping in unmapped.mappings.as_slice() {
             self.restore_entry(mapping, source, target);

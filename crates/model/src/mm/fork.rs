@@ -2,6 +2,7 @@
 
 use crate::Machine;
 use crate::errno::Errno;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
 use crate::memory::owner::Owner;
 use crate::mm::address_space::{Mm, MmId, MmScan};
@@ -20,7 +21,8 @@ impl Machine {
         let mm = self.mm_of(parent).ok_or(Errno::ESRCH)?;
         let copy = self.copy_address_space(mm);
         let id = self.new_task_id();
-        let task = self.copy_task(parent, id, copy);
+        let mut task = self.copy_task(parent, id, copy);
+        task.policy = task.policy.filter(|_| !self.planted(PlantedFault::PolicyNotInherited));
         self.tasks.insert(id, task);
         Ok(id)
     }

@@ -2,6 +2,7 @@
 
 use crate::Machine;
 use crate::convert::index;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, Pfn, flag};
 use crate::memory::owner::Owner;
 use crate::mm::address_space::MmId;
@@ -102,6 +103,9 @@ impl Machine {
 
     /// Whether a folio is "shared", as move_pages sees the page `pfn` of it (spec 1.4).
     pub(crate) fn is_shared_page(&self, pfn: Pfn) -> bool {
+        if self.planted(PlantedFault::MapcountUnchecked) {
+            return false;
+        }
         let head = self.frames.head(pfn);
         if self.is_counted_whole(head) {
             return self.simple_mapcount(head) > 1;

@@ -123,6 +123,7 @@ impl Machine {
                 let task = &self.tasks[&id];
                 self.cpusets.effective(task.cpuset)
             };
+            self.forget_static(id);
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             let old = std::mem::replace(&mut task.mems_allowed, mems);
             if old == mems {

@@ -4,6 +4,7 @@ use machine::{NodeId, NodeSet};
 
 use crate::Machine;
 use crate::convert;
+use crate::faults::PlantedFault;
 use crate::memory::alloc::Wanted;
 use crate::memory::frames::{Order, PMD_ORDER, Pfn};
 use crate::memory::node::Slot;
@@ -56,6 +57,7 @@ impl Machine {
             }
             _ => (vma.pgoff >> order) + ((page - vma.start) >> order),
         };
+        let index = index + u64::from(self.planted(PlantedFault::InterleaveLate));
         if self.behaviour.interleave_index_32_bit { index & u64::from(u32::MAX) } else { index }
     }
 

@@ -4,6 +4,7 @@ use machine::NodeSet;
 
 use crate::Machine;
 use crate::errno::Errno;
+use crate::faults::PlantedFault;
 use crate::memory::frames::Pfn;
 use crate::migrate::queue::{Queue, Wants, is_migratable};
 use crate::migrate::{MigrateMode, MigrateReason, Request, Target};
@@ -116,7 +117,8 @@ impl Machine {
             return Err(errno);
         }
         let stayed = !folios.is_empty() && self.move_misplaced(caller, mm, range, policy, folios);
-        if flags & STRICT != 0 && (stayed || queue.failed > 0) { Err(Errno::EIO) } else { Ok(()) }
+        let strict = flags & STRICT != 0 && !self.planted(PlantedFault::StrictForgotten);
+        if strict && (stayed || queue.failed > 0) { Err(Errno::EIO) } else { Ok(()) }
     }
 
     /// Looks for holes and queues misplaced pages, VMA by VMA (spec 4.3.1).

@@ -29,6 +29,7 @@ impl Machine {
         old_nodes: u64,
         new_nodes: u64,
     ) -> Result<i64, Errno> {
+        self.look_for_pid_early(pid)?;
         let from = read_mask(user, old_nodes, maxnode)?;
         let mut to = read_mask(user, new_nodes, maxnode)?;
         let target = if pid == 0 { caller } else { TaskId(pid) };

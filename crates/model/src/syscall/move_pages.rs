@@ -8,6 +8,7 @@ use machine::{NodeId, NodeSet};
 use crate::Machine;
 use crate::convert;
 use crate::errno::Errno;
+use crate::faults::PlantedFault;
 use crate::memory::frames::{Pfn, flag};
 use crate::migrate::queue::is_migratable;
 use crate::migrate::{MigrateMode, MigrateReason, Request, Target};
@@ -239,7 +240,7 @@ impl Machine {
         if !self.nodes.with_memory.contains(node) {
             return Err(Errno::ENODEV);
         }
-        if !call.allowed.contains(node) {
+        if !call.allowed.contains(node) && !self.planted(PlantedFault::CpusetUnchecked) {
             return Err(Errno::EACCES);
         }
         Ok((address, node))
@@ -295,7 +296,7 @@ impl Machine {
         let outcome = self.migrate(std::mem::take(&mut batch.folios), &request);
         self.put_back_all(outcome.left);
         let stayed = outcome.result?;
-        if stayed > 0 {
+        if stayed > 0 && !self.planted(PlantedFault::BatchFailureIgnored) {
             return Ok(i64::try_from(stayed + (arrays.count - upto)).unwrap_or(i64::MAX));
         }
         write_statuses(user, arrays.status, start..upto, node.as_raw())?;
