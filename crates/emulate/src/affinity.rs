@@ -9,7 +9,8 @@ use machine::{CpuId, CpuSet};
 use model::UserMemory;
 
 use crate::call::Answer;
-use crate::calls::{Caller, int};
+use crate::calls::int;
+use crate::user::Caller;
 use crate::world::World;
 
 /// Bytes of the kernel's CPU mask: whole words that hold all CPU numbers.

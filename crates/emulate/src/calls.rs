@@ -7,31 +7,17 @@
 //!   inherit what was there before;
 //! - what only asks for a policy, a CPU or an affinity: nobody's.
 
-use model::{BadAddress, Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMemory};
+use model::{Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMemory};
 
 use crate::affinity;
 use crate::call::{Answer, Call};
-use crate::filter::{DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
+use crate::filter::{ARCH, DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::process::Known;
-use crate::sys::memory;
-use crate::world::World;
+use crate::user::Caller;
+use crate::world::{Notice, World};
 
 /// `MPOL_F_ADDR`.
 const BY_ADDRESS: u64 = 1 << 1;
-
-/// The memory of a thread that waits in a call.
-#[derive(Debug)]
-pub(crate) struct Caller(pub(crate) u32);
-
-impl UserMemory for Caller {
-    fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), BadAddress> {
-        memory::read(self.0, address, buffer).map_err(|_| BadAddress)
-    }
-
-    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
-        memory::write(self.0, address, bytes).map_err(|_| BadAddress)
-    }
-}
 
 impl From<Result<i64, Errno>> for Answer {
     fn from(result: Result<i64, Errno>) -> Self {
@@ -56,6 +42,13 @@ const fn unsigned(argument: u64) -> u32 {
 /// Answers a call.
 pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
     let Some(pid) = world.process_of(call.tid) else { return Answer::Continue };
+    if call.arch != ARCH {
+        world.tell_once(
+            Notice::ThirtyTwoBit,
+            &format!("process {pid} is a 32-bit program: its NUMA calls are answered by ENOSYS"),
+        );
+        return Answer::Error(libc::ENOSYS);
+    }
     let execs = matches!(call.number, libc::SYS_execve | libc::SYS_execveat);
     if !execs || world.processes.get(&pid).is_some_and(|process| process.getcpu.is_some()) {
         world.notice_exec(pid);
@@ -92,7 +85,7 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
     }
     world.adopt(pid);
     let Some(task) = world.task(call.tid) else { return Answer::Continue };
-    let mut user = Caller(call.tid);
+    let mut user = Caller::new(call.tid);
     let args = call.args;
     match call.number {
         libc::SYS_getcpu => getcpu(world, &mut user, task, args),
@@ -162,7 +155,7 @@ fn get_mempolicy(
 }
 
 fn mbind(world: &mut World, user: &Caller, pid: u32, task: TaskId, args: [u64; 6]) -> Answer {
-    world.before_change(pid, Some(user.0));
+    world.before_change(pid, Some(user.tid()));
     let [start, length, mode, mask, maxnode, flags] = args;
     let (mode, flags) = (int(mode), unsigned(flags));
     let args = MbindArgs { start, length, mode, mask, maxnode, flags };

@@ -17,8 +17,9 @@ use machine::NodeSet;
 use model::{Machine, UserMemory};
 
 use crate::call::{Answer, Call};
-use crate::calls::{Caller, int};
+use crate::calls::int;
 use crate::filter::SYS_SET_MEMPOLICY_HOME_NODE;
+use crate::user::Caller;
 
 /// Entries of an array that are shown.
 const SHOWN: u64 = 4;
@@ -45,7 +46,7 @@ impl Explain {
 
     /// Tells one call.
     pub(crate) fn call(&mut self, machine: &mut Machine, call: &Call, answer: Answer) {
-        let mut text = line(&Caller(call.tid), call, answer);
+        let mut text = line(&Caller::new(call.tid), call, answer);
         for explained in model::explain(&machine.take_events()) {
             let path = explained.to_string().replace('\n', "\n  ").replace("    ", "  ");
             // Writing to a String cannot fail.

@@ -66,6 +66,12 @@ const RULES: &[(i64, When)] = &[
 
 /// `AUDIT_ARCH_X86_64`.
 pub(crate) const ARCH: u32 = 0xC000_003E;
+/// `AUDIT_ARCH_I386`: 32-bit programs.
+const ARCH_32: u32 = 0x4000_0003;
+/// The numbers there of what the model would answer: set and get of affinity, mbind, get and set of
+/// mempolicy, migrate_pages, move_pages, getcpu, set_mempolicy_home_node. They are handed over to be
+/// refused: an answer of this computer would be wrong.
+const REFUSED_32: &[u32] = &[241, 242, 274, 275, 276, 294, 317, 318, 450];
 /// Numbers from here on are of the x32 ABI.
 const X32: u32 = 0x4000_0000;
 
@@ -100,14 +106,17 @@ const fn if_any_bit(value: u32, then: u8, otherwise: u8) -> Instruction {
 
 /// The program; `more` are numbers to be handed over in addition.
 pub(crate) fn program(more: &[i64]) -> Vec<Instruction> {
-    let mut program = vec![
-        load(ARCHITECTURE),
+    let mut program = vec![load(ARCHITECTURE)];
+    let refused = one_of(NUMBER, REFUSED_32);
+    program.push(if_equal(ARCH_32, 0, u8::try_from(refused.len()).expect("the list is short")));
+    program.extend(refused);
+    program.extend([
         if_equal(ARCH, 1, 0),
         answer(RETURN_ALLOW),
         load(NUMBER),
         if_at_least(X32, 0, 1),
         answer(RETURN_ALLOW),
-    ];
+    ]);
     let more = more.iter().map(|&number| (number, When::Always));
     for (number, when) in RULES.iter().copied().chain(more) {
         let body = body(when);
@@ -129,16 +138,18 @@ fn body(when: When) -> Vec<Instruction> {
             answer(RETURN_NOTIFY),
             answer(RETURN_ALLOW),
         ],
-        When::OneOf(argument, values) => {
-            let mut body = vec![load(ARGUMENTS + 8 * argument)];
-            for (value, left) in values.iter().zip((1..=values.len()).rev()) {
-                let to_notify = u8::try_from(left).expect("a rule is short");
-                body.push(if_equal(*value, to_notify, 0));
-            }
-            body.extend([answer(RETURN_ALLOW), answer(RETURN_NOTIFY)]);
-            body
-        }
+        When::OneOf(argument, values) => one_of(ARGUMENTS + 8 * argument, values),
     }
+}
+
+/// Hands over a call whose word at `offset` has one of these values, and no other.
+fn one_of(offset: u32, values: &[u32]) -> Vec<Instruction> {
+    let mut body = vec![load(offset)];
+    for (value, left) in values.iter().zip((1..=values.len()).rev()) {
+        body.push(if_equal(*value, u8::try_from(left).expect("a list is short"), 0));
+    }
+    body.extend([answer(RETURN_ALLOW), answer(RETURN_NOTIFY)]);
+    body
 }
 
 #[cfg(test)]
@@ -199,10 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_another_architecture_are_left_alone() {
+    fn calls_of_another_architecture_are_left_alone_but_for_those_that_must_be_refused() {
         let number = u32::try_from(libc::SYS_munmap).unwrap();
-        assert_eq!(play(&program(&[]), 0x4000_0003, number, [0; 6]), RETURN_ALLOW);
         assert_eq!(play(&program(&[]), ARCH, number | X32, [0; 6]), RETURN_ALLOW);
+        for number in 0..500 {
+            let answer = play(&program(&[]), ARCH_32, number, [0; 6]);
+            assert_eq!(answer == RETURN_NOTIFY, REFUSED_32.contains(&number), "{number}");
+        }
+        assert_eq!(play(&program(&[]), 0xC000_00B7, number, [0; 6]), RETURN_ALLOW);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protecti
 use crate::process::Known;
 use crate::remap;
 use crate::scan::{self, Run};
-use crate::world::World;
+use crate::world::{Notice, World};
 
 /// Files that were seen mapped, by what the kernel calls them.
 #[derive(Debug, Default)]
@@ -38,12 +38,12 @@ impl World {
     /// page faults are placed, the others wait.
     pub(crate) fn settle_for(&mut self, pid: u32, thread: Option<u32>) {
         let looked = self.look(pid, thread).and(self.part_from_relatives(pid));
-        if looked.is_err() && !self.said_full {
-            self.said_full = true;
-            crate::say(&format!(
+        if looked.is_err() {
+            let line = format!(
                 "the machine is full: process {pid} has more memory than the nodes that its policy \
                  allows have free; pages without a place are reported as not present"
-            ));
+            );
+            self.tell_once(Notice::Full, &line);
         }
     }
 

@@ -18,6 +18,15 @@ use crate::image::{self, Getcpu};
 use crate::process::{Known, Process, Thread};
 use crate::settle::Files;
 
+/// What a user is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Notice {
+    /// Some page has no place.
+    Full,
+    /// A program of another architecture.
+    ThirtyTwoBit,
+}
+
 /// What the supervisor knows.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -31,8 +40,8 @@ pub(crate) struct World {
     pub(crate) files: Files,
     /// Processes that were met, or have a new program, since the list was taken last.
     pub(crate) news: BTreeSet<u32>,
-    /// Memory ran out, and it was said.
-    pub(crate) said_full: bool,
+    /// What the user was told.
+    told: BTreeSet<Notice>,
     root: Root,
     getcpu: Option<Getcpu>,
     is_privileged: bool,
@@ -52,12 +61,19 @@ impl World {
             threads: BTreeMap::new(),
             files: Files::default(),
             news: BTreeSet::new(),
-            said_full: false,
+            told: BTreeSet::new(),
             root: Root::default(),
             getcpu: Getcpu::find(),
             is_privileged: own.is_ok_and(|own| own.is_capable(Status::CAP_SYS_NICE)),
             families: 0,
             watch,
+        }
+    }
+
+    /// Tells the user something, the first time.
+    pub(crate) fn tell_once(&mut self, notice: Notice, line: &str) {
+        if self.told.insert(notice) {
+            crate::say(line);
         }
     }
 
