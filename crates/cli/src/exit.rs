@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
+use engine::page::ExplainError;
 use engine::planner::PlanError;
 use engine::target::TargetError;
 use linux::ReadError;
@@ -69,6 +70,14 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if let Some(PlanError::Read(cause)) = cause.downcast_ref() {
         return of_cause(cause);
+    }
+    if let Some(cause) = cause.downcast_ref::<ExplainError>() {
+        return match cause {
+            ExplainError::Read(cause) => of_cause(cause),
+            ExplainError::Topology(cause) => of_cause(cause),
+            ExplainError::Plan(cause) => of_cause(cause),
+            _ => None,
+        };
     }
     if let Some(cause) = cause.downcast_ref::<TargetError>() {
         return match cause {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod cmd {
+    pub(crate) mod explain;
     pub(crate) mod lab;
     pub(crate) mod machine;
     pub(crate) mod migratepages;
@@ -17,16 +18,20 @@ mod cmd {
     pub(crate) mod run;
     mod selection;
     pub(crate) mod show;
+    pub(crate) mod stat;
     mod wish;
 }
 mod exit;
 mod output {
+    pub(crate) mod explain_text;
     pub(crate) mod json;
     pub(crate) mod outcome_text;
     pub(crate) mod paint;
     pub(crate) mod plan_text;
     pub(crate) mod progress;
+    pub(crate) mod prometheus;
     pub(crate) mod show_text;
+    pub(crate) mod stat_text;
     pub(crate) mod table;
 }
 
@@ -53,6 +58,8 @@ enum Command {
     Show(cmd::show::Args),
     Plan(cmd::plan::Args),
     Move(cmd::r#move::Args),
+    Stat(cmd::stat::Args),
+    Explain(cmd::explain::Args),
     Machine(cmd::machine::Args),
     Run(cmd::run::Args),
     Lab(cmd::lab::Args),
@@ -80,6 +87,8 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Command::Show(args) => cmd::show::run(&args).map(ExitCode::from),
         Command::Plan(args) => cmd::plan::run(&args).map(ExitCode::from),
         Command::Move(args) => cmd::r#move::run(&args).map(ExitCode::from),
+        Command::Explain(args) => cmd::explain::run(&args).map(ExitCode::from),
+        Command::Stat(args) => cmd::stat::run(&args).map(ExitCode::from),
         Command::Machine(args) => cmd::machine::run(&args).map(ExitCode::from),
         Command::Model(args) => cmd::model::run(&args).map(ExitCode::from),
         // The exit code of the command that was run, whatever it means there.

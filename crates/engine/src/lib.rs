@@ -17,6 +17,7 @@
 mod calibrate;
 pub mod census;
 pub mod concern;
+pub mod counters;
 mod feed;
 mod few;
 pub mod filter;
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod mover;
 pub mod outcome;
 pub mod pace;
+pub mod page;
 pub mod placement;
 pub mod plan;
 pub mod planner;

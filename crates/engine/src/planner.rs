@@ -260,7 +260,12 @@ impl Planner {
             .collect())
     }
 
-    fn rooms(&self) -> Result<BTreeMap<NodeId, Room>, PlanError> {
+    /// What each node with memory has room for.
+    ///
+    /// # Errors
+    ///
+    /// When its memory cannot be read.
+    pub fn rooms(&self) -> Result<BTreeMap<NodeId, Room>, PlanError> {
         let zones = zoneinfo::read(&self.root)?;
         let mut rooms = BTreeMap::new();
         for id in self.machine.memory_nodes().iter() {

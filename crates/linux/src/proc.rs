@@ -16,6 +16,7 @@ pub mod stat;
 pub mod status;
 pub mod sysctl;
 pub mod task;
+pub mod vm_flags;
 pub mod vmstat;
 pub mod zoneinfo;
 

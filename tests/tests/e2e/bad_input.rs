@@ -68,6 +68,40 @@ fn a_wrong_argument_is_named() {
 }
 
 #[test]
+fn a_page_that_cannot_be_named_or_is_nowhere_is_told_in_one_line() {
+    let own = std::process::id().to_string();
+    for place in ["", "zz", "0x", "10000000000000000", "[heap]", "[heap]+", "[heap]+zz"] {
+        let line = refusal(&["explain", &own, place], 2);
+        assert!(line.contains(place), "{line}");
+    }
+    for place in ["0", "10", "ffffffffffffffff", "no-such-mapping+0"] {
+        let line = refusal(&["explain", &own, place], 2);
+        assert!(line.contains(&own), "{line}");
+    }
+    refusal(&["explain", "4194305", "0"], 4);
+    refusal(&["explain", &own, "[heap]+0", "--to", "0"], 2);
+    refusal(&["explain", &own, "[heap]+0", "--try", "--to", "1024"], 2);
+}
+
+#[test]
+fn a_wrong_interval_and_wrong_forms_of_stat_are_refused() {
+    let wrong: [&[&str]; 9] = [
+        &["stat", "0"],
+        &["stat", "x"],
+        &["stat", "1", "--count", "0"],
+        &["stat", "--count", "1"],
+        &["stat", "--json", "--wide"],
+        &["stat", "--json", "--prometheus"],
+        &["stat", "--output", "x.prom"],
+        &["stat", "--prometheus", "1"],
+        &["stat", "--prometheus", "--output", "/no/such/folder/x.prom"],
+    ];
+    for words in wrong {
+        refusal(words, 2);
+    }
+}
+
+#[test]
 fn options_that_contradict_each_other_are_refused() {
     let wrong: [&[&str]; 8] = [
         &["move"],

@@ -47,6 +47,7 @@ mod said;
 mod target;
 
 mod bad_input;
+mod explain;
 mod filters;
 mod huge;
 mod lasting;
@@ -60,5 +61,6 @@ mod room;
 mod routes;
 mod sharing;
 mod show;
+mod stat;
 mod undo;
 mod whole;

@@ -44,6 +44,8 @@ impl FrameFlags {
     pub const OFFLINE: Self = Self(1 << 23);
     /// The zero page, or the huge zero page.
     pub const ZERO_PAGE: Self = Self(1 << 24);
+    /// Broken memory, which is never used again.
+    pub const HARDWARE_POISON: Self = Self(1 << 19);
     /// A page table.
     pub const PAGE_TABLE: Self = Self(1 << 26);
 
@@ -52,7 +54,56 @@ impl FrameFlags {
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// The flags that are set, in the kernel's words; one without a name as `bit 45`.
+    pub fn words(self) -> impl Iterator<Item = String> {
+        (0..u64::BITS).filter(move |bit| self.0 >> bit & 1 == 1).map(|bit| {
+            let name = WORDS.iter().find(|(known, _)| *known == bit);
+            name.map_or_else(|| format!("bit {bit}"), |(_, word)| (*word).to_owned())
+        })
+    }
 }
+
+/// Bits by name: those below 32 are of the interface, the others are for kernel developers.
+const WORDS: [(u32, &str); 37] = [
+    (0, "locked"),
+    (1, "error"),
+    (2, "referenced"),
+    (3, "uptodate"),
+    (4, "dirty"),
+    (5, "lru"),
+    (6, "active"),
+    (7, "slab"),
+    (8, "writeback"),
+    (9, "reclaim"),
+    (10, "buddy"),
+    (11, "mmap"),
+    (12, "anon"),
+    (13, "swapcache"),
+    (14, "swapbacked"),
+    (15, "compound head"),
+    (16, "compound tail"),
+    (17, "hugetlb"),
+    (18, "unevictable"),
+    (19, "hardware poison"),
+    (20, "no page"),
+    (21, "ksm"),
+    (22, "thp"),
+    (23, "offline"),
+    (24, "zero page"),
+    (25, "idle"),
+    (26, "page table"),
+    (32, "reserved"),
+    (33, "mlocked"),
+    (34, "owner 2"),
+    (35, "private"),
+    (36, "private 2"),
+    (37, "owner private"),
+    (38, "arch"),
+    (39, "uncached"),
+    (40, "soft-dirty"),
+    (41, "arch 2"),
+];
 
 /// The open kpageflags.
 #[derive(Debug)]
@@ -83,6 +134,13 @@ impl KPageFlags {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn every_set_bit_has_a_word_and_no_other() {
+        let flags = FrameFlags(1 << 5 | 1 << 12 | 1 << 50);
+        assert_eq!(flags.words().collect::<Vec<_>>(), ["lru", "anon", "bit 50"]);
+        assert_eq!(FrameFlags(u64::MAX).words().count(), 64);
+    }
 
     #[test]
     fn flags_of_a_run_of_frames_are_read_from_the_first_asked() {

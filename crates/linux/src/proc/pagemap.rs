@@ -54,6 +54,12 @@ impl PagemapEntry {
         self.bit(58)
     }
 
+    /// Write-protected by a userfaultfd. Linux 5.14.
+    #[must_use]
+    pub const fn is_write_protected(self) -> bool {
+        self.bit(57)
+    }
+
     /// Mapped here and nowhere else.
     #[must_use]
     pub const fn is_exclusive(self) -> bool {

@@ -15,6 +15,7 @@
 //! Source: proc_pid_smaps(5); kernel, fs/proc/task_mmu.c, `show_smap`.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 
 use machine::Bytes;
 
@@ -106,6 +107,34 @@ pub fn read(root: &Root, pid: u32) -> Result<Vec<MappingSizes>, ReadError> {
     root.parse(super::path(pid, "smaps"), parse)
 }
 
+/// Sizes and flags of the one mapping that starts at `start`: the kernel walks what lies before it, and
+/// not what lies behind. `None` when no mapping starts there.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn read_one(root: &Root, pid: u32, start: u64) -> Result<Option<MappingSizes>, ReadError> {
+    let path = super::path(pid, "smaps");
+    let full = root.path(&path);
+    let head = format!("{start:x}-");
+    let mut text = String::new();
+    for line in BufReader::new(root.open(&path)?).split(b'\n') {
+        let line = line.map_err(|error| root.error(&full, &error))?;
+        let line = String::from_utf8_lossy(&line);
+        let is_head = !line.starts_with(|first: char| first.is_ascii_uppercase());
+        if is_head && !text.is_empty() {
+            break;
+        }
+        if !text.is_empty() || (is_head && line.trim_start_matches('0').starts_with(&head)) {
+            text += &line;
+            text.push('\n');
+        }
+    }
+    let parsed =
+        parse(&text).map_err(|malformed| ReadError::Malformed { path: full, malformed })?;
+    Ok(parsed.into_iter().next())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +151,17 @@ Cooled:                8 kB
 THPeligible:           1
 VmFlags: rd wr mr mw me lo 
 ";
+
+    #[test]
+    fn one_mapping_is_read_alone_and_is_the_one_that_a_whole_read_finds() {
+        let (root, pid) = (Root::default(), std::process::id());
+        for mapping in read(&root, pid).unwrap() {
+            let start = mapping.mapping.range.start();
+            let one = read_one(&root, pid, start).unwrap();
+            assert_eq!(one.map(|one| one.mapping.range.start()), Some(start));
+        }
+        assert_eq!(read_one(&root, pid, 1).unwrap(), None);
+    }
 
     #[test]
     fn fields_and_flags_belong_to_the_mapping_before_them() {

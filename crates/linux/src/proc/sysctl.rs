@@ -35,6 +35,21 @@ pub fn numa_balancing(root: &Root) -> Result<Option<u32>, ReadError> {
     }
 }
 
+/// Whether the kernel counts NUMA allocations (`numa_hit` and the like); where it does not, those
+/// counters stand still. A kernel without the switch (before 4.15, or without NUMA) has it on.
+///
+/// # Errors
+///
+/// [`ReadError`].
+///
+/// Source: kernel, Documentation/admin-guide/sysctl/vm.rst, "numa_stat".
+pub fn numa_stat(root: &Root) -> Result<bool, ReadError> {
+    match root.value::<u32>("proc/sys/vm/numa_stat") {
+        Err(ReadError::NotFound { .. }) => Ok(true),
+        result => result.map(|value| value != 0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -143,6 +143,16 @@ pub fn allocations(root: &Root, node: NodeId) -> Result<BTreeMap<String, u64>, R
     })
 }
 
+/// Events and amounts of a node, as `/proc/vmstat` has them for the machine. What the kernel counts
+/// on each CPU first (`pgpromote_success`) is up to a second behind.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn vmstat(root: &Root, node: NodeId) -> Result<BTreeMap<String, u64>, ReadError> {
+    root.parse(path(node, "vmstat"), crate::proc::vmstat::parse)
+}
+
 /// A pool of hugetlb pages of one size, on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HugePool {
