@@ -60,7 +60,7 @@ const COLUMNS: [Column; 24] = [
     extra("thp-split", 9, |line| count(line, "thp_migration_split")),
     extra("ptes", 7, |line| count(line, "numa_pte_updates")),
     column("hints", 6, |line| count(line, "numa_hint_faults")),
-    column("local", 5, local_share),
+    column("loc%", 5, local_share),
     extra("numa-migr", 9, |line| count(line, "numa_pages_migrated")),
     column("promote", 7, |line| count(line, "pgpromote_success")),
     column("demote", 6, |line| line.sum("pgdemote_").map(Cell::Count)),
