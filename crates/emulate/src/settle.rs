@@ -37,17 +37,26 @@ impl World {
     /// The same before `thread` changes something of its own, or ends: as many new pages as it took
     /// page faults are placed, the others wait.
     pub(crate) fn settle_for(&mut self, pid: u32, thread: Option<u32>) {
-        let looked = self.look(pid, thread).and(self.part_from_relatives(pid));
-        if looked.is_err() {
-            let line = format!(
-                "the machine is full: process {pid} has more memory than the nodes that its policy \
-                 allows have free; pages without a place are reported as not present"
-            );
-            self.tell_once(Notice::Full, &line);
+        self.look(pid, thread);
+        self.part_from_relatives(pid);
+    }
+
+    /// Places new pages and forgets those that are gone; of all threads, or of one.
+    pub(crate) fn look(&mut self, pid: u32, only: Option<u32>) {
+        if self.place_new_pages(pid, only).is_err() {
+            self.tell_full(pid);
         }
     }
 
-    fn look(&mut self, pid: u32, only: Option<u32>) -> Result<(), Full> {
+    fn tell_full(&mut self, pid: u32) {
+        let line = format!(
+            "the machine is full: process {pid} has more memory than the nodes that its policy \
+             allows have free; pages without a place are reported as not present"
+        );
+        self.tell_once(Notice::Full, &line);
+    }
+
+    fn place_new_pages(&mut self, pid: u32, only: Option<u32>) -> Result<(), Full> {
         self.adopt(pid);
         self.notice_exec(pid);
         let Some(task) = self.task(pid) else { return Ok(()) };
@@ -77,12 +86,10 @@ impl World {
 
     /// Pages that were shared after a fork and are a process's alone by now: somebody has copied
     /// them, or the others have gone. Who wrote first is not known; children are taken to have.
-    fn part_from_relatives(&mut self, pid: u32) -> Result<(), Full> {
-        let Some(family) = self.processes.get(&pid).map(|process| process.family) else {
-            return Ok(());
-        };
+    fn part_from_relatives(&mut self, pid: u32) {
+        let Some(family) = self.processes.get(&pid).map(|process| process.family) else { return };
         if self.own_pages(pid).is_empty() {
-            return Ok(());
+            return;
         }
         let of_family = self
             .processes
@@ -90,17 +97,15 @@ impl World {
             .filter(|(_, process)| process.family == family && process.known == Known::InModel);
         let mut members: Vec<u32> = of_family.map(|(&member, _)| member).collect();
         members.sort_unstable_by_key(|&member| std::cmp::Reverse(member));
-        let mut result = Ok(());
-        for &member in members.iter().filter(|&&member| member != pid) {
-            result = result.and(self.look(member, None));
-        }
+        members.iter().filter(|&&member| member != pid).for_each(|&member| self.look(member, None));
         for member in members {
             let Some(task) = self.task(member) else { continue };
             for address in self.own_pages(member) {
-                result = result.and(self.machine.unshare(task, address).map_err(|_| Full));
+                if self.machine.unshare(task, address).is_err() {
+                    self.tell_full(member);
+                }
             }
         }
-        result
     }
 
     /// Pages that the model shares with a relative, and the kernel does not.

@@ -233,7 +233,8 @@ impl World {
         else {
             return;
         };
-        self.settle(parent);
+        // What parent and child have each for themselves by now is found when somebody asks.
+        self.look(parent, None);
         self.copy_parent(pid);
     }
 
