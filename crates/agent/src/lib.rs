@@ -10,8 +10,9 @@
 //!   from drowning a slow receiver.
 //! - [`init`]: process 1: mounts, then serves until it is told to power off.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod actor;
 pub mod frame;
 pub mod init;
 mod job;
@@ -20,3 +21,4 @@ pub mod port;
 pub mod protocol;
 mod reaper;
 mod serve;
+mod sys;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod cmd {
+    pub(crate) mod actor;
     pub(crate) mod explain;
     pub(crate) mod lab;
     pub(crate) mod machine;
@@ -64,6 +65,7 @@ enum Command {
     Run(cmd::run::Args),
     Lab(cmd::lab::Args),
     Model(cmd::model::Args),
+    Actor(cmd::actor::Args),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +95,7 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Command::Model(args) => cmd::model::run(&args).map(ExitCode::from),
         // The exit code of the command that was run, whatever it means there.
         Command::Run(args) => cmd::run::run(&args).map(ExitCode::from),
+        Command::Actor(args) => cmd::actor::run(&args).map(ExitCode::from),
         Command::Lab(args) => cmd::lab::run(&args).map(ExitCode::from),
     };
     // Text may still wait in the buffer: a full disk or a closed pipe must not go unnoticed.

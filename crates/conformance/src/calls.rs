@@ -1,10 +1,13 @@
 //! The system calls of a scenario: arrays and masks in a caller's memory, and what came back.
 
-use machine::{NodeId, NodeSet};
 use model::{Buffers, Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId};
+use scenario::layout::{
+    ABSENT_PID, BAD_ADDRESS, MASK_BYTES, SENTINEL, UNWRITTEN_WORD, mask_bytes, mask_nodes,
+    node_list,
+};
 use scenario::{Base, Mask, Mode, MoveTarget, Pid, Place, Pointer, Policy, Seen, Step, flags};
 
-use crate::player::{Player, numbers};
+use crate::player::Player;
 
 pub(crate) const FIRST_MASK: u64 = 0x10_0000;
 const SECOND_MASK: u64 = 0x20_0000;
@@ -12,26 +15,14 @@ const PAGES: u64 = 0x100_0000;
 const NODES: u64 = 0x200_0000;
 const STATUS: u64 = 0x300_0000;
 const MODE: u64 = 0x400_0000;
-/// An address where nothing can be read or written.
-const BAD: u64 = 8;
-/// Bytes that a mask may take: 32,768 bits and one word more.
-const MASK_BYTES: usize = 4096 + 8;
-/// What status words and masks hold before a call.
-const SENTINEL: u8 = 0xa5;
-const UNWRITTEN: i32 = i32::from_le_bytes([SENTINEL; 4]);
-/// A pid that nobody has.
-const ABSENT_PID: i32 = 4_000_000;
 
 /// Puts a mask into the caller's memory; its address.
 pub(crate) fn put_mask(user: &mut Buffers, mask: &Mask, address: u64) -> u64 {
     match mask {
         Mask::Null => 0,
-        Mask::Bad => BAD,
+        Mask::Bad => BAD_ADDRESS,
         Mask::Nodes { nodes, words } => {
-            let mut bytes = vec![0; MASK_BYTES];
-            for &node in nodes {
-                bytes[usize::from(node) / 8] |= 1 << (node % 8);
-            }
+            let mut bytes = mask_bytes(nodes);
             if let Some(words) = words {
                 bytes.truncate(*words as usize * 8);
             }
@@ -51,7 +42,7 @@ fn put_array(
 ) -> u64 {
     match pointer {
         Pointer::Null => return 0,
-        Pointer::Bad => return BAD,
+        Pointer::Bad => return BAD_ADDRESS,
         Pointer::Good => {}
         Pointer::Cut(entries) => bytes.truncate(usize::try_from(entries).unwrap_or(0) * entry),
     }
@@ -135,7 +126,8 @@ impl Player {
         let nodes = match nodes {
             MoveTarget::Query => 0,
             MoveTarget::Nodes(list) => {
-                let bytes = node_list(list, addresses.len());
+                let words = node_list(list, addresses.len());
+                let bytes = words.into_iter().flat_map(i32::to_le_bytes).collect();
                 put_array(&mut user, bytes, *nodes_at, 4, NODES)
             }
         };
@@ -148,7 +140,7 @@ impl Player {
         let result = self.machine.move_pages(&mut user, task, pid, arrays, flags);
         let words = user.get(STATUS).chunks_exact(4).map(|word| {
             let word = i32::from_le_bytes(word.try_into().unwrap_or_default());
-            (word != UNWRITTEN).then(|| match Errno::from_raw(-word) {
+            (word != UNWRITTEN_WORD).then(|| match Errno::from_raw(-word) {
                 Some(errno) if word < 0 => Err(errno.name().to_owned()),
                 _ => Ok(word),
             })
@@ -189,7 +181,7 @@ impl Player {
         };
         let result = self.machine.get_mempolicy(&mut user, task, args);
         let stored = user.get(MODE).try_into().ok().map(i32::from_le_bytes);
-        let mode = stored.filter(|&stored| stored != UNWRITTEN).map(|stored| {
+        let mode = stored.filter(|&stored| stored != UNWRITTEN_WORD).map(|stored| {
             if word & flags::NODE != 0 {
                 format!("node={stored}")
             } else {
@@ -203,23 +195,7 @@ impl Player {
             errno: result.err().map(|error| error.name().to_owned()),
             mode,
             wrote: maxnode.filter(|_| has_mask).map(|_| bytes as u64),
-            nodes: has_mask.then(|| numbers(&mask_nodes(&user.get(FIRST_MASK)[..bytes]))),
+            nodes: has_mask.then(|| mask_nodes(&user.get(FIRST_MASK)[..bytes])),
         })
     }
-}
-
-/// One node for each page; the last one goes on.
-fn node_list(list: &[(i32, u64)], pages: usize) -> Vec<u8> {
-    let nodes = list.iter().flat_map(|&(node, times)| (0..times).map(move |_| node));
-    let last = list.last().map_or(0, |&(node, _)| node);
-    nodes.chain(std::iter::repeat(last)).take(pages).flat_map(i32::to_le_bytes).collect()
-}
-
-fn mask_nodes(bytes: &[u8]) -> NodeSet {
-    (0..NodeId::LIMIT)
-        .filter(|&node| {
-            bytes.get(usize::from(node) / 8).is_some_and(|byte| byte >> (node % 8) & 1 == 1)
-        })
-        .filter_map(NodeId::new)
-        .collect()
 }

@@ -39,11 +39,11 @@ pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
     let mut told = Vec::new();
     for act in &scenario.acts {
         let one = Scenario { acts: vec![act.clone()] };
-        let seen = player.play(&one, |_| {});
+        let record = player.play(&one, |_| {});
         let events = player.machine_mut().take_events();
         told.push(ExplainedStep {
             step: act.to_string(),
-            seen: seen.first().map(ToString::to_string),
+            seen: record.results.first().map(|(_, text)| text.clone()),
             migrations: model::explain(&events),
         });
     }

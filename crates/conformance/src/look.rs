@@ -2,6 +2,7 @@
 
 use machine::NodeId;
 use model::{Counter, CpusetId, Errno, Event, PMD_ORDER, TaskId};
+use scenario::layout::Span;
 use scenario::{PageNode, Place, Seen, Step};
 
 use crate::player::{PAGE, Player, errno};
@@ -212,7 +213,7 @@ impl Player {
     }
 
     fn file_io(&mut self, task: TaskId, place: Place, step: &Step) -> Option<Seen> {
-        let (start, pages, _) = self.span(place)?;
+        let Span { start, pages, .. } = self.span(place)?;
         let scenario::Base::Area(letter) = place.base else { return None };
         let area = *self.areas.get(&letter)?;
         let file = area.file?;

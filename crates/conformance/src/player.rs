@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use machine::{Bytes, CpuId, Node, NodeId, NodeSet, Topology};
+use machine::{Bytes, CpuId, Node, NodeId, Topology};
 use model::{
     Access, Advice, Buffers, Counters, CpusetId, Credentials, Errno, Fault, FileId, FileKind,
     KernelVersion, Machine, MapKind, Options, PMD_ORDER, PinKind, Protection, TaskId, ThpMode,
-    USER_LIMIT, VDSO_ADDRESS, VVAR_PAGES,
+    VDSO_ADDRESS, VVAR_PAGES,
 };
-use scenario::{Act, Actor, Base, Credential, Kernel, Kind, Mask, Place, Scenario, Seen, Step};
+use scenario::layout::{FIRST_HOG, HOG_STRIDE, Span, area_address};
+use scenario::{
+    Act, Actor, Base, Credential, Kernel, Kind, Mask, Place, Record, Scenario, Seen, Step,
+};
 
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) use scenario::layout::PAGE_BYTES as PAGE;
+
 /// Content of a page that was touched and never filled.
 const TOUCHED: u32 = 1;
 /// Content of a page that `store r V` filled is this plus V.
 const STORED: u32 = 0x100;
-/// Where areas without an address of their own lie: `a` here, the others behind.
-const FIRST_AREA: u64 = 0x10_0000_0000;
-const AREA_STRIDE: u64 = 0x1000_0000;
 
 /// A mapping of the scenario.
 #[derive(Clone, Copy, Debug)]
@@ -110,21 +111,21 @@ impl Player {
         }
     }
 
-    /// Performs the steps; the results of those that have one. After each step `check` sees the
-    /// machine.
-    pub fn play(&mut self, scenario: &Scenario, mut check: impl FnMut(&Machine)) -> Vec<Seen> {
-        let mut seen = Vec::new();
-        for act in &scenario.acts {
+    /// Performs the steps, and records what each gave. After each step `check` sees the machine.
+    pub fn play(&mut self, scenario: &Scenario, mut check: impl FnMut(&Machine)) -> Record {
+        let mut record = Record::default();
+        for (step, act) in scenario.acts.iter().enumerate() {
             match self.perform(act) {
-                Ok(result) => seen.extend(result),
+                Ok(seen) => record.results.extend(seen.map(|seen| (step, seen.to_string()))),
                 Err(End::Dead) => {
-                    seen.push(Seen::Dead);
-                    return seen;
+                    // The model does not say which: a signal of a bad access.
+                    record.end = scenario::End::Dead(0);
+                    return record;
                 }
             }
             check(&self.machine);
         }
-        seen
+        record
     }
 
     /// The machine as it is now.
@@ -252,45 +253,34 @@ impl Player {
     // ---- places ----
 
     /// Start, pages and stride of a place; nothing for an area that could not be mapped.
-    pub(crate) fn span(&self, place: Place) -> Option<(u64, u64, u64)> {
-        let (base, pages) = match place.base {
+    pub(crate) fn span(&self, place: Place) -> Option<Span> {
+        let (address, pages) = match place.base {
             Base::Area(letter) => {
                 let area = self.areas.get(&letter)?;
                 (area.address, area.pages)
             }
-            Base::Address(address) => (address, 1),
             Base::Vdso => (VDSO_ADDRESS, 1),
             Base::Vvar => (VDSO_ADDRESS - VVAR_PAGES * PAGE, 1),
-            Base::Kernel => (0xffff_8000_0000_0000, 1),
-            Base::Top => (USER_LIMIT - PAGE, 1),
-            Base::Null => (0, 1),
+            base => (base.fixed_address()?, 1),
         };
-        let (from, upto) = place.pages.unwrap_or((0, pages));
-        let start = (base + from * PAGE).wrapping_add_signed(place.offset);
-        Some((start, upto - from, place.stride))
+        Some(Span::of(place, address, pages))
     }
 
     /// The address of each page of a place.
     pub(crate) fn addresses(&self, place: Place) -> Vec<u64> {
-        let Some((start, pages, stride)) = self.span(place) else { return Vec::new() };
-        (0..pages)
-            .step_by(usize::try_from(stride).unwrap_or(1))
-            .map(|page| start.wrapping_add(page * PAGE))
-            .collect()
+        self.span(place).map(|span| span.addresses().collect()).unwrap_or_default()
     }
 
     /// First byte and length of a place.
     pub(crate) fn range(&self, place: Place) -> (u64, u64) {
-        self.span(place).map_or((0, 0), |(start, pages, _)| (start, pages * PAGE))
+        self.span(place).map_or((0, 0), |span| (span.start, span.bytes()))
     }
 
     // ---- memory ----
 
     fn map(&mut self, task: TaskId, step: &Step) -> Option<Seen> {
         let Step::Map { area, pages, kind, of, private, at } = *step else { return None };
-        let address = at.unwrap_or_else(|| {
-            FIRST_AREA + (u64::from(u32::from(area)) - u64::from(u32::from('a'))) * AREA_STRIDE
-        });
+        let address = at.unwrap_or_else(|| area_address(area));
         let file = match of.and_then(|of| self.areas.get(&of)) {
             Some(area) => area.file,
             None => self.new_file(area, kind),
@@ -372,7 +362,7 @@ impl Player {
     fn hog(&mut self, task: TaskId, node: u16, give_back_mib: u64) -> Performed {
         let target = NodeId::new(node).unwrap_or_else(|| unreachable!("the parser checked it"));
         let pages = self.machine.topology().node(target).map_or(0, |node| node.memory.pages());
-        let address = 0x2000_0000_0000 + self.hogs * 0x10_0000_0000;
+        let address = FIRST_HOG + self.hogs * HOG_STRIDE;
         self.hogs += 1;
         let mapped = self.machine.mmap(task, address, pages, MapKind::Anon, Protection::READ_WRITE);
         mapped.expect("the hog has addresses of its own");
@@ -446,9 +436,4 @@ const fn advice_of(advice: scenario::Advice) -> Advice {
 /// An errno if there is one, else nothing.
 pub(crate) fn errno(result: Result<(), Errno>) -> Option<Seen> {
     result.err().map(|error| Seen::Errno(error.name().to_owned()))
-}
-
-/// Nodes as numbers, ascending.
-pub(crate) fn numbers(nodes: &NodeSet) -> Vec<u16> {
-    nodes.iter().map(NodeId::get).collect()
 }
