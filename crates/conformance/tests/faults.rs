@@ -57,9 +57,8 @@ impl Pair {
 /// A machine that falls over a fault has a result of its own.
 fn results(machine: &Machine, scenario: &Scenario) -> String {
     let mut player = Player::new(machine.clone());
-    let seen = catch_unwind(AssertUnwindSafe(|| player.play(scenario, |_| {})));
-    let seen = seen.map(|seen| seen.iter().map(ToString::to_string).collect::<Vec<_>>());
-    seen.map_or("panic".to_owned(), |seen| seen.join("; "))
+    let record = catch_unwind(AssertUnwindSafe(|| player.play(scenario, |_| {})));
+    record.map_or("panic".to_owned(), |record| record.to_line())
 }
 
 /// The cases that hold on a kernel's model. A node is filled in none of them: that takes long.

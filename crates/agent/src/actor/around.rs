@@ -88,6 +88,8 @@ impl Around {
         }
         while let Some((file, text)) = self.weights.pop_first() {
             fs::write(file, text)?;
+            // Linux 6.16: computed by the kernel again, where it knows how fast nodes are.
+            let _ = fs::write(Path::new(WEIGHTS).join("auto"), "true");
         }
         while let Some(group) = self.groups.pop() {
             // A group is busy until the last of its dead has left it.
@@ -139,12 +141,7 @@ impl Around {
             return Ok(Some(Seen::Text("nofile".into())));
         };
         let Some(value) = value else { return Ok(Some(Seen::Text(text.trim().to_owned()))) };
-        let auto = Path::new(WEIGHTS).join("auto");
-        if let Ok(was) = fs::read_to_string(&auto) {
-            self.weights.entry(auto).or_insert(was);
-        } else {
-            self.weights.entry(file.clone()).or_insert(text);
-        }
+        self.weights.entry(file.clone()).or_insert(text);
         let written = fs::write(&file, value);
         Ok(Some(error_seen(written).unwrap_or_else(|| Seen::Text("ok".into()))))
     }

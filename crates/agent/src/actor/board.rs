@@ -8,9 +8,10 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use rustix::thread::futex::{self, Timespec};
-use scenario::{Actor, Base, Place, RecordLine, layout::Span, layout::area_address};
+use scenario::layout::{PAGE_BYTES, Span, area_address};
+use scenario::{Actor, Base, Place, RecordLine};
 
-use crate::sys::shared;
+use crate::sys::{self, shared};
 
 /// Room for the results of one scenario.
 const TEXT_BYTES: usize = 1 << 20;
@@ -179,6 +180,17 @@ pub(crate) struct KernelPages {
     pub(crate) vdso: Option<(u64, u64)>,
     /// `[vvar]`, with what follows it.
     pub(crate) vvar: Option<(u64, u64)>,
+}
+
+impl KernelPages {
+    /// Has the pages of the clock mapped, as a program has that reads it: Linux 7.3 counts those
+    /// in migrate_pages(2). Before, they are no pages that could be populated (`EINVAL`).
+    pub(crate) fn read_clock(self) {
+        let Some((start, bytes)) = self.vvar else { return };
+        for page in 0..bytes / PAGE_BYTES {
+            let _ = sys::advise(start + page * PAGE_BYTES, PAGE_BYTES, libc::MADV_POPULATE_READ);
+        }
+    }
 }
 
 fn letter(letter: char) -> Option<usize> {

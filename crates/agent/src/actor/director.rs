@@ -147,6 +147,7 @@ impl Director {
         self.heap_end = sys::heap_end();
         self.home = None;
         self.kernel_pages.vvar = vvar.map(|range| (range.start(), range.bytes().get()));
+        self.kernel_pages.read_clock();
         Ok(())
     }
 

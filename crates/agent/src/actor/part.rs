@@ -125,6 +125,7 @@ impl Part {
     pub(crate) fn run(&mut self, from: usize) -> ! {
         let board = self.script.board;
         self.settle();
+        self.script.kernel_pages.read_clock();
         board.say_ready();
         let script = Arc::clone(&self.script);
         for (step, act) in script.acts.iter().enumerate().skip(from) {
