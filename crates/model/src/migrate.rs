@@ -7,6 +7,7 @@
 //! - [`staged`] and [`one_by_one`]: batches, retries and splits of the kernels (7.4, 7.5);
 //! - [`unmap`]: allocate, lock, replace page-table entries by migration entries (7.6);
 //! - [`transfer`]: check references, copy, hand over, restore the entries (7.8 to 7.11);
+//! - [`lone`]: both halves for the common folio, one base page mapped once;
 //! - [`target`]: where the copy is allocated (1.6).
 //!
 //! Callers isolate (`crate::memory::lru`), run the engine, and put back what is left.
@@ -15,6 +16,7 @@ use crate::memory::frames::Pfn;
 use crate::observe::call_path::Caller;
 
 pub(crate) mod engine;
+pub(crate) mod lone;
 pub(crate) mod one_by_one;
 pub(crate) mod queue;
 pub(crate) mod staged;

@@ -40,22 +40,28 @@ impl Machine {
     pub(crate) fn allocate(&mut self, wanted: &Wanted<'_>) -> Option<Pfn> {
         let pfn = match self.take(wanted, Floor::Low) {
             Some(pfn) => pfn,
-            None => {
-                self.wake_kswapd(wanted.start);
-                self.take(wanted, Floor::Min)?
-            }
+            None => self.take_more(wanted)?,
         };
         self.frames.allocate(pfn, wanted.order);
         self.count_allocation(wanted, self.nodes.slot_of(pfn));
         Some(pfn)
     }
 
+    /// Below the low watermark.
+    #[cold]
+    fn take_more(&mut self, wanted: &Wanted<'_>) -> Option<Pfn> {
+        self.wake_kswapd(wanted.start);
+        self.take(wanted, Floor::Min)
+    }
+
+    #[inline]
     fn is_allowed(&self, wanted: &Wanted<'_>, slot: Slot) -> bool {
         let id = self.nodes[slot].id;
         wanted.nodes.is_none_or(|nodes| nodes.contains(id))
             && wanted.mems.is_none_or(|mems| mems.contains(id))
     }
 
+    #[inline(always)]
     fn take(&mut self, wanted: &Wanted<'_>, floor: Floor) -> Option<Pfn> {
         if wanted.this_node {
             if !self.is_allowed(wanted, wanted.start) {
@@ -63,6 +69,10 @@ impl Machine {
             }
             return self.take_from(wanted.start, wanted, floor);
         }
+        self.take_from_any(wanted, floor)
+    }
+
+    fn take_from_any(&mut self, wanted: &Wanted<'_>, floor: Floor) -> Option<Pfn> {
         for position in 0..self.nodes[wanted.start].fallback.len() {
             let slot = self.nodes[wanted.start].fallback[position];
             if !self.is_allowed(wanted, slot) {
@@ -75,16 +85,23 @@ impl Machine {
         None
     }
 
+    #[inline(always)]
     fn take_from(&mut self, slot: Slot, wanted: &Wanted<'_>, floor: Floor) -> Option<Pfn> {
         let pages = 1 << wanted.order;
-        self.nodes[slot].zones.iter_mut().rev().find_map(|zone| {
+        for zone in self.nodes[slot].zones.iter_mut().rev() {
             let keep = match floor {
                 Floor::Low => zone.watermarks.low,
                 Floor::Min => zone.watermarks.min,
             };
             let usable = wanted.movable || zone.kind != ZoneKind::Movable;
-            if usable && zone.free > keep + pages { zone.take(wanted.order) } else { None }
-        })
+            if usable
+                && zone.free > keep + pages
+                && let Some(pfn) = zone.take(wanted.order)
+            {
+                return Some(pfn);
+            }
+        }
+        None
     }
 
     fn count_allocation(&mut self, wanted: &Wanted<'_>, got: Slot) {

@@ -2,7 +2,9 @@
 //!
 //! A folio is named by the frame number of its head, as in the kernel; folios are naturally
 //! aligned, so every tail finds its head by its order. The columns start as zeroes, so that a
-//! machine of a TiB costs nothing until it is used: 20 bytes a frame afterwards.
+//! machine of a TiB costs nothing until it is used: 20 bytes a frame afterwards. Flags and counts
+//! lie together, since who asks for the one asks for the other; owners and contents are for those
+//! who move a page.
 //!
 //! A head keeps the folio's extra references; the frame behind it keeps the number of PMD
 //! mappings, as the kernel does.
@@ -68,12 +70,17 @@ pub(crate) mod flag {
         SWAP_BACKED | DIRTY | UNEVICTABLE | REFERENCED | MAPPED_SHARED | PARTIALLY_MAPPED;
 }
 
+/// The words of a frame's state: an array, since the allocator has no zeroed memory for structs.
+mod word {
+    pub(super) const FLAGS: usize = 0;
+    /// Map count in the low half, extra references in the high half.
+    pub(super) const COUNTS: usize = 1;
+}
+
 /// The columns.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frames {
-    flags: Vec<u32>,
-    /// Map count in the low half, extra references in the high half.
-    counts: Vec<u32>,
+    states: Vec<[u32; 2]>,
     owners: Vec<u64>,
     tokens: Vec<u32>,
     /// Last CPU and thread of a hint fault, or time of marking; empty until balancing is used.
@@ -83,8 +90,7 @@ pub(crate) struct Frames {
 impl Frames {
     pub(crate) fn new(frames: usize) -> Self {
         Self {
-            flags: vec![0; frames],
-            counts: vec![0; frames],
+            states: vec![[0; 2]; frames],
             owners: vec![0; frames],
             tokens: vec![0; frames],
             cpupids: Vec::new(),
@@ -92,32 +98,39 @@ impl Frames {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.flags.len()
+        self.states.len()
     }
 
     #[inline]
     pub(crate) fn flags(&self, pfn: Pfn) -> u32 {
-        self.flags[pfn.index()]
+        self.states[pfn.index()][word::FLAGS]
     }
 
     #[inline]
     pub(crate) fn has(&self, pfn: Pfn, flag: u32) -> bool {
-        self.flags[pfn.index()] & flag != 0
+        self.states[pfn.index()][word::FLAGS] & flag != 0
     }
 
     #[inline]
     pub(crate) fn set(&mut self, pfn: Pfn, flag: u32) {
-        self.flags[pfn.index()] |= flag;
+        self.states[pfn.index()][word::FLAGS] |= flag;
     }
 
     #[inline]
     pub(crate) fn clear(&mut self, pfn: Pfn, flag: u32) {
-        self.flags[pfn.index()] &= !flag;
+        self.states[pfn.index()][word::FLAGS] &= !flag;
+    }
+
+    /// Takes the flags `off` away and puts `on` in their place.
+    #[inline]
+    pub(crate) fn exchange(&mut self, pfn: Pfn, off: u32, on: u32) {
+        let flags = &mut self.states[pfn.index()][word::FLAGS];
+        *flags = *flags & !off | on;
     }
 
     #[inline]
     pub(crate) fn order(&self, pfn: Pfn) -> Order {
-        (self.flags[pfn.index()] >> flag::ORDER_SHIFT) as Order
+        (self.states[pfn.index()][word::FLAGS] >> flag::ORDER_SHIFT) as Order
     }
 
     /// Base pages of the folio.
@@ -143,12 +156,10 @@ impl Frames {
 
     #[inline]
     fn reset(&mut self, pfn: Pfn, flags: u32) {
-        let at = pfn.index();
-        self.flags[at] = flags;
-        self.counts[at] = 0;
-        self.owners[at] = 0;
-        self.tokens[at] = 0;
-        if let Some(cpupid) = self.cpupids.get_mut(at) {
+        self.states[pfn.index()] = [flags, 0];
+        self.owners[pfn.index()] = 0;
+        self.tokens[pfn.index()] = 0;
+        if let Some(cpupid) = self.cpupids.get_mut(pfn.index()) {
             *cpupid = u32::MAX;
         }
     }
@@ -156,7 +167,7 @@ impl Frames {
     /// Makes the frames of a folio free.
     pub(crate) fn free(&mut self, head: Pfn) {
         for page in 0..self.pages(head) {
-            self.flags[head.plus(page).index()] = 0;
+            self.states[head.plus(page).index()][word::FLAGS] = 0;
         }
     }
 
@@ -170,10 +181,10 @@ impl Frames {
             | 0xff << flag::ORDER_SHIFT;
         let keep = self.flags(head) & !drop & !flag::EXCLUSIVE;
         for page in 0..self.pages(head) {
-            let at = head.plus(page).index();
-            self.flags[at] = keep | self.flags[at] & flag::EXCLUSIVE;
+            let state = &mut self.states[head.plus(page).index()];
+            state[word::FLAGS] = keep | state[word::FLAGS] & flag::EXCLUSIVE;
             if page > 0 {
-                self.counts[at] &= 0xffff;
+                state[word::COUNTS] &= 0xffff;
             }
         }
     }
@@ -181,20 +192,20 @@ impl Frames {
     /// Page-table entries that map this base page by itself.
     #[inline]
     pub(crate) fn mapcount(&self, pfn: Pfn) -> u32 {
-        self.counts[pfn.index()] & 0xffff
+        self.states[pfn.index()][word::COUNTS] & 0xffff
     }
 
     #[inline]
     pub(crate) fn add_mapcount(&mut self, pfn: Pfn) {
-        let count = &mut self.counts[pfn.index()];
+        let count = &mut self.states[pfn.index()][word::COUNTS];
         assert!(*count & 0xffff < 0xffff, "a page is mapped at most 65,535 times");
         *count += 1;
     }
 
     /// Returns what is left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn drop_mapcount(&mut self, pfn: Pfn) -> u32 {
-        let count = &mut self.counts[pfn.index()];
+        let count = &mut self.states[pfn.index()][word::COUNTS];
         assert!(*count & 0xffff > 0, "a mapping is taken off a mapped page");
         *count -= 1;
         *count & 0xffff
@@ -203,17 +214,17 @@ impl Frames {
     /// PMD entries that map the folio as a whole; for hugetlb, all entries.
     #[inline]
     pub(crate) fn entire_mapcount(&self, head: Pfn) -> u32 {
-        if self.order(head) == 0 { 0 } else { self.counts[head.index() + 1] >> 16 }
+        if self.order(head) == 0 { 0 } else { self.states[head.index() + 1][word::COUNTS] >> 16 }
     }
 
     pub(crate) fn add_entire_mapcount(&mut self, head: Pfn) {
-        let count = &mut self.counts[head.index() + 1];
+        let count = &mut self.states[head.index() + 1][word::COUNTS];
         assert!(*count >> 16 < 0xffff, "a folio is mapped at most 65,535 times");
         *count += 1 << 16;
     }
 
     pub(crate) fn drop_entire_mapcount(&mut self, head: Pfn) {
-        let count = &mut self.counts[head.index() + 1];
+        let count = &mut self.states[head.index() + 1][word::COUNTS];
         assert!(*count >> 16 > 0, "a PMD mapping is taken off a PMD-mapped folio");
         *count -= 1 << 16;
     }
@@ -226,7 +237,8 @@ impl Frames {
             return self.mapcount(head);
         }
         let from = head.index();
-        let ptes: u32 = self.counts[from..from + pages as usize].iter().map(|c| c & 0xffff).sum();
+        let states = &self.states[from..from + pages as usize];
+        let ptes: u32 = states.iter().map(|state| state[word::COUNTS] & 0xffff).sum();
         ptes + self.entire_mapcount(head)
     }
 
@@ -238,17 +250,17 @@ impl Frames {
     /// References that are neither mappings nor the page cache's: pipes, pins.
     #[inline]
     pub(crate) fn extra_references(&self, head: Pfn) -> u32 {
-        self.counts[head.index()] >> 16
+        self.states[head.index()][word::COUNTS] >> 16
     }
 
     pub(crate) fn add_reference(&mut self, head: Pfn) {
-        let count = &mut self.counts[head.index()];
+        let count = &mut self.states[head.index()][word::COUNTS];
         assert!(*count >> 16 < 0xffff, "a folio is held at most 65,535 times");
         *count += 1 << 16;
     }
 
     pub(crate) fn drop_reference(&mut self, head: Pfn) {
-        let count = &mut self.counts[head.index()];
+        let count = &mut self.states[head.index()][word::COUNTS];
         assert!(*count >> 16 > 0, "a reference is dropped that was taken");
         *count -= 1 << 16;
     }
@@ -268,6 +280,7 @@ impl Frames {
         self.tokens[pfn.index()]
     }
 
+    #[inline]
     pub(crate) fn set_token(&mut self, pfn: Pfn, token: u32) {
         self.tokens[pfn.index()] = token;
     }
@@ -278,6 +291,17 @@ impl Frames {
             self.tokens[to.index()] = self.tokens[from.index()];
         } else {
             self.tokens.copy_within(from.index()..from.index() + pages as usize, to.index());
+        }
+    }
+
+    /// Gives a folio of the same size, which nobody owns yet, the owner and the flags that go along.
+    #[inline]
+    pub(crate) fn hand_over(&mut self, from: Pfn, to: Pfn) {
+        self.set(to, self.flags(from) & (flag::INHERITED | flag::EXCLUSIVE));
+        self.owners[to.index()] = self.owners[from.index()];
+        for page in 1..self.pages(from) {
+            let exclusive = self.flags(from.plus(page)) & flag::EXCLUSIVE;
+            self.set(to.plus(page), exclusive);
         }
     }
 
@@ -293,7 +317,7 @@ impl Frames {
             if word == u32::MAX {
                 return;
             }
-            self.cpupids = vec![u32::MAX; self.flags.len()];
+            self.cpupids = vec![u32::MAX; self.states.len()];
         }
         self.cpupids[head.index()] = word;
     }

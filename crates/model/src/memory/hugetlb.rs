@@ -42,6 +42,11 @@ pub(crate) struct Hugetlb {
 }
 
 impl Hugetlb {
+    /// Whether there may be hugetlb pages at all.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.pools.is_empty()
+    }
+
     /// Promises pages to a mapping; `false`: there are not enough.
     pub(crate) fn reserve(&mut self, order: Order, pages: u64) -> bool {
         let pool = self.pools.entry(order).or_default();

@@ -41,12 +41,12 @@ impl Machine {
 
     fn drain_batch(&mut self, cpu: usize) {
         for pfn in self.lru_batches[cpu].drain(..) {
-            self.frames.clear(pfn, flag::IN_LRU_BATCH);
-            self.frames.set(pfn, flag::LRU);
+            self.frames.exchange(pfn, flag::IN_LRU_BATCH, flag::LRU);
         }
     }
 
     /// A folio is freed before it reached the LRU.
+    #[cold]
     pub(crate) fn leave_lru_batches(&mut self, head: Pfn) {
         self.lru_batches.iter_mut().for_each(|batch| batch.retain(|&pfn| pfn != head));
         self.frames.clear(head, flag::IN_LRU_BATCH);
@@ -54,19 +54,18 @@ impl Machine {
 
     /// Takes a folio off the LRU for migration or reclaim: one reference more. Fails when it is
     /// not there: isolated already, in a batch, or never on it (spec 1.5).
+    #[inline]
     pub(crate) fn isolate(&mut self, head: Pfn) -> bool {
-        if !self.frames.has(head, flag::LRU) {
-            return false;
+        let on_list = self.frames.has(head, flag::LRU);
+        if on_list {
+            self.frames.exchange(head, flag::LRU, flag::ISOLATED);
         }
-        self.frames.clear(head, flag::LRU);
-        self.frames.set(head, flag::ISOLATED);
-        true
+        on_list
     }
 
     /// Puts an isolated folio back where it was; one that nobody uses any more is freed.
     pub(crate) fn put_back(&mut self, head: Pfn) {
-        self.frames.clear(head, flag::ISOLATED);
-        self.frames.set(head, flag::LRU);
+        self.frames.exchange(head, flag::ISOLATED, flag::LRU);
         self.free_if_unused(head);
     }
 }

@@ -76,6 +76,7 @@ impl Zone {
     }
 
     /// Takes `2^order` aligned frames; watermarks are the caller's business.
+    #[inline]
     pub(crate) fn take(&mut self, order: Order) -> Option<Pfn> {
         let pfn = match order {
             0 => self.take_page()?,
@@ -90,6 +91,7 @@ impl Zone {
         Pfn(self.start.0 + block * PMD_PAGES + page)
     }
 
+    #[inline]
     fn take_page(&mut self) -> Option<Pfn> {
         let block = match self.partial.first() {
             Some(&block) => block,
@@ -106,12 +108,14 @@ impl Zone {
         Some(self.pfn(block, page))
     }
 
+    #[cold]
     fn open_block(&mut self) -> Option<u32> {
         let block = self.whole.pop_first()?;
         self.partial.insert(block);
         Some(block)
     }
 
+    #[inline(never)]
     fn take_run(&mut self, order: Order) -> Option<Pfn> {
         let found = self.partial.iter().find_map(|&block| {
             free_run(&self.bitmaps[block as usize], order).map(|page| (block, page))
@@ -120,11 +124,12 @@ impl Zone {
             Some(found) => found,
             None => (self.open_block()?, 0),
         };
-        set_run(&mut self.bitmaps[block as usize], page, order, false);
+        flip_run(&mut self.bitmaps[block as usize], page, order);
         self.count_taken(block, order);
         Some(self.pfn(block, page))
     }
 
+    #[inline(never)]
     fn take_blocks(&mut self, blocks: u32) -> Option<Pfn> {
         let base = self.start.0 / PMD_PAGES;
         let first = self.whole.iter().copied().find(|&block| {
@@ -140,37 +145,58 @@ impl Zone {
     }
 
     /// Gives frames back.
+    #[inline]
     pub(crate) fn give(&mut self, pfn: Pfn, order: Order) {
         let at = pfn.0 - self.start.0;
         let (block, page) = (at / PMD_PAGES, at % PMD_PAGES);
         self.free += 1 << order;
         if order >= PMD_ORDER {
-            for block in block..block + (1 << (order - PMD_ORDER)) {
-                self.bitmaps[block as usize] = [u64::MAX; WORDS];
-                self.counts[block as usize] = FULL;
-                self.whole.insert(block);
-            }
+            self.give_blocks(block, 1 << (order - PMD_ORDER));
             return;
         }
-        set_run(&mut self.bitmaps[block as usize], page, order, true);
+        debug_assert!(!self.is_free(pfn), "a frame that is given was taken");
+        flip_run(&mut self.bitmaps[block as usize], page, order);
         let count = &mut self.counts[block as usize];
-        if *count == 0 {
-            self.partial.insert(block);
-        }
         *count += 1 << order;
-        if *count == FULL {
-            self.partial.remove(&block);
+        let count = *count;
+        if count == 1 << order || count == FULL {
+            self.reopen_block(block, count);
+        }
+    }
+
+    #[inline(never)]
+    fn give_blocks(&mut self, first: u32, blocks: u32) {
+        for block in first..first + blocks {
+            self.bitmaps[block as usize] = [u64::MAX; WORDS];
+            self.counts[block as usize] = FULL;
             self.whole.insert(block);
         }
     }
 
+    /// A block got its first free frames, or its last.
+    #[cold]
+    fn reopen_block(&mut self, block: u32, free: u16) {
+        if free == FULL {
+            self.partial.remove(&block);
+            self.whole.insert(block);
+        } else {
+            self.partial.insert(block);
+        }
+    }
+
     /// Frames of an open block were taken: a block without any is in no set.
+    #[inline]
     fn count_taken(&mut self, block: u32, order: Order) {
         let count = &mut self.counts[block as usize];
         *count -= 1 << order;
         if *count == 0 {
-            self.partial.remove(&block);
+            self.close_block(block);
         }
+    }
+
+    #[cold]
+    fn close_block(&mut self, block: u32) {
+        self.partial.remove(&block);
     }
 
     /// Takes the last free frame, if it is behind `source`: the free scanner of compaction.
@@ -197,8 +223,7 @@ impl Zone {
         if self.whole.remove(&block) {
             self.partial.insert(block);
         }
-        let bitmap = &mut self.bitmaps[block as usize];
-        set_run(bitmap, at % PMD_PAGES, 0, false);
+        flip_run(&mut self.bitmaps[block as usize], at % PMD_PAGES, 0);
         self.count_taken(block, 0);
         self.free -= 1;
     }
@@ -229,12 +254,14 @@ fn free_run(bitmap: &[u64; WORDS], order: Order) -> Option<u32> {
     })
 }
 
-fn set_run(bitmap: &mut [u64; WORDS], page: u32, order: Order, free: bool) {
-    for page in page..page + (1 << order) {
-        let bit = 1u64 << (page % 64);
-        let word = &mut bitmap[page as usize / 64];
-        debug_assert_ne!(*word & bit != 0, free, "a frame changes sides");
-        *word = if free { *word | bit } else { *word & !bit };
+/// Makes an aligned run of frames free that was not, or the other way round.
+#[inline]
+fn flip_run(bitmap: &mut [u64; WORDS], page: u32, order: Order) {
+    let word = page as usize / 64;
+    if order < 6 {
+        bitmap[word] ^= (u64::MAX >> (64 - (1 << order))) << (page % 64);
+    } else {
+        bitmap[word..word + (1 << (order - 6))].iter_mut().for_each(|bits| *bits = !*bits);
     }
 }
 

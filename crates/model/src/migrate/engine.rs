@@ -43,7 +43,7 @@ impl Machine {
         self.emit(|_| Event::MigratePagesStart { mode: request.mode, reason: request.reason });
         let mut counts = MigrateCounts::default();
         let is_hugetlb = |head: &Pfn| self.frames.has(*head, flag::HUGETLB);
-        let (hugetlb, others) = if folios.iter().any(is_hugetlb) {
+        let (hugetlb, others) = if self.hugetlb.is_used() {
             folios.into_iter().partition(is_hugetlb)
         } else {
             (Vec::new(), folios)

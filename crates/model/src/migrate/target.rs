@@ -47,10 +47,7 @@ impl Machine {
                 };
                 self.allocate(&wanted)
             }
-            Target::Policy { .. } | Target::VmaPolicy { .. } => {
-                let (placing, by) = self.target_placing(source, target)?;
-                self.allocate_by(&by, &placing, order)
-            }
+            Target::Policy { .. } | Target::VmaPolicy { .. } => self.policy_target(source, target),
             Target::Among { nodes, ref by, movable } => {
                 let wanted = Wanted {
                     order,
@@ -69,6 +66,12 @@ impl Machine {
                 Some(page)
             }
         }
+    }
+
+    #[inline(never)]
+    fn policy_target(&mut self, source: Pfn, target: &Target<'_>) -> Option<Pfn> {
+        let (placing, by) = self.target_placing(source, target)?;
+        self.allocate_by(&by, &placing, self.frames.order(source))
     }
 
     fn target_placing(&self, source: Pfn, target: &Target<'_>) -> Option<(Placing, Allocator)> {
@@ -105,6 +108,7 @@ impl Machine {
 
     /// A free page of a pool that nobody was promised, else a fresh one; 1 GiB pages only from the
     /// pool (spec 8.5).
+    #[inline(never)]
     fn hugetlb_target(&mut self, source: Pfn, target: &Target<'_>) -> Option<Pfn> {
         let order = self.frames.order(source);
         let slots = self.hugetlb_target_slots(source, target);

@@ -5,9 +5,9 @@ use crate::Machine;
 use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, Pfn, flag};
 use crate::memory::owner::Owner;
-use crate::migrate::unmap::{Failure, Unmapped};
+use crate::migrate::unmap::{Failure, Mappings, Unmapped};
 use crate::mm::file::FileKind;
-use crate::mm::page_table::{Entry, EntryKind, hot_byte};
+use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::rmap::Mapping;
 use crate::observe::events::Event;
 
@@ -30,16 +30,14 @@ impl Machine {
     }
 
     /// Copies an unmapped folio to its destination, restores its entries there, and frees it.
+    #[inline]
     pub(crate) fn transfer(&mut self, unmapped: &Unmapped) {
         let (source, target) = (unmapped.source, unmapped.target);
-        let pages = self.frames.pages(source);
         if !self.planted(PlantedFault::CopyForgotten) {
-            self.frames.copy_tokens(source, target, pages);
+            self.frames.copy_tokens(source, target, self.frames.pages(source));
         }
         self.hand_over(source, target);
-        for mapping in unmapped.mappings.as_slice() {
-            self.restore_entry(mapping, source, target);
-        }
+        self.restore_entries(unmapped, target);
         self.frames.clear(source, flag::ISOLATED);
         if !self.frames.has(source, flag::HUGETLB) {
             self.free(source);
@@ -52,17 +50,12 @@ impl Machine {
     }
 
     /// What the new folio inherits (spec 7.10).
+    #[inline]
     fn hand_over(&mut self, source: Pfn, target: Pfn) {
-        let flags = self.frames.flags(source);
-        let split = if flags & flag::PARTIALLY_MAPPED != 0 { flag::DEFERRED_SPLIT } else { 0 };
-        self.frames.set(target, flags & (flag::INHERITED | flag::EXCLUSIVE) | split | flag::LRU);
-        for page in 1..self.frames.pages(source) {
-            let exclusive = self.frames.flags(source.plus(page)) & flag::EXCLUSIVE;
-            self.frames.set(target.plus(page), exclusive);
-        }
-        let owner = self.frames.owner(source);
-        self.frames.set_owner(target, owner);
-        if let Owner::File { file, index } = owner {
+        self.frames.hand_over(source, target);
+        let partial = self.frames.has(source, flag::PARTIALLY_MAPPED);
+        self.frames.set(target, flag::LRU | if partial { flag::DEFERRED_SPLIT } else { 0 });
+        if let Owner::File { file, index } = self.frames.owner(source) {
             self.file_mut(file).pages.insert(index, target);
         }
         let cpupid = self.frames.cpupid(source);
@@ -71,16 +64,26 @@ impl Machine {
 
     /// Undoes an unmapping: the entries come back, the destination is given up.
     pub(crate) fn undo_unmap(&mut self, unmapped: &Unmapped) {
-        for mapping in unmapped.mappings.as_slice() {
-            self.restore_entry(mapping, unmapped.source, unmapped.source);
-        }
+        self.restore_entries(unmapped, unmapped.source);
         self.free_target(unmapped.target);
+    }
+
+    /// The migration entries of a folio become entries of `target`, which may be the folio itself.
+    #[inline(always)]
+    fn restore_entries(&mut self, unmapped: &Unmapped, target: Pfn) {
+        match &unmapped.mappings {
+            Mappings::Lone(lone) => self.restore_lone(lone, target),
+            Mappings::Listed(list) => {
+                list.iter().for_each(|mapping| self.restore_entry(mapping, unmapped.source, target))
+            }
+        }
     }
 
     /// A migration entry of `source` becomes an entry of `target` (`remove_migration_pte`). A NUMA
     /// hint is lost: the protection comes from the VMA.
+    #[inline(never)]
     fn restore_entry(&mut self, mapping: &Mapping, source: Pfn, target: Pfn) {
-        let &Mapping { mm, page, by_pmd, entry, accessible } = mapping;
+        let &Mapping { mm, page, by_pmd, entry } = mapping;
         if by_pmd {
             let unit = page >> PMD_ORDER;
             let entry = self.restored(entry).with_pfn(target);
@@ -98,17 +101,12 @@ impl Machine {
         let pfn = target.plus(entry.pfn().0 - source.0);
         let entry = self.restored(entry).with_pfn(pfn);
         self.frames.add_mapcount(pfn);
-        if accessible {
-            let hot = hot_byte(entry, true, self.nodes.slot_of(pfn));
-            self.write_pte(mm, page, entry, hot);
-        } else {
-            self.set_pte(mm, page, entry);
-        }
+        self.set_pte(mm, page, entry);
         let order = self.frames.order(target);
         self.emit_entry_event(Event::remove_migration_pte, page, order);
     }
 
-    fn restored(&self, entry: Entry) -> Entry {
+    pub(super) fn restored(&self, entry: Entry) -> Entry {
         let entry = entry.with_kind(EntryKind::Present);
         if self.behaviour.restore_marks_soft_dirty && entry.has(Entry::DIRTY) {
             entry.with(Entry::SOFT_DIRTY)

@@ -3,9 +3,9 @@
 
 use crate::Machine;
 use crate::memory::frames::{PMD_ORDER, Pfn, flag};
-use crate::memory::owner::Owner;
+use crate::migrate::lone::LoneMapping;
 use crate::migrate::{MigrateMode, Request};
-use crate::mm::page_table::{Entry, EntryKind, entry_index};
+use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::rmap::Mapping;
 use crate::observe::events::Event;
 
@@ -31,19 +31,10 @@ pub(crate) struct Unmapped {
 /// Where a folio was mapped.
 #[derive(Debug)]
 pub(crate) enum Mappings {
-    /// The common case, one base page mapped once: no list is made.
-    One([Mapping; 1]),
-    /// Any other.
-    Many(Vec<Mapping>),
-}
-
-impl Mappings {
-    pub(crate) fn as_slice(&self) -> &[Mapping] {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
+    /// By one entry, as most are.
+    Lone(LoneMapping),
+    /// By any number of entries of any size.
+    Listed(Vec<Mapping>),
 }
 
 impl Machine {
@@ -67,13 +58,10 @@ impl Machine {
             self.free_target(target);
             return Err(Failure::Again);
         }
-        let mappings = self.unmap_everywhere(source);
-        let by_pages = || mappings.as_slice().iter().any(|mapping| !mapping.by_pmd);
-        if self.frames.order(source) > 1 && by_pages() && self.frames.owner(source).is_anon() {
-            // Entries of a large folio went one by one: it was partially mapped for a moment, and
-            // is marked for good (spec 8.1).
-            self.frames.set(source, flag::DEFERRED_SPLIT | flag::PARTIALLY_MAPPED);
-        }
+        let mappings = match self.unmap_lone(source) {
+            Some(lone) => Mappings::Lone(lone),
+            None => Mappings::Listed(self.unmap_everywhere(source)),
+        };
         Ok(Unmapped { source, target, mappings })
     }
 
@@ -101,45 +89,24 @@ impl Machine {
     }
 
     /// Replaces every entry of a folio by a migration entry.
-    fn unmap_everywhere(&mut self, source: Pfn) -> Mappings {
-        if let Some(mapping) = self.unmap_only_mapping(source) {
-            return Mappings::One([mapping]);
-        }
+    #[inline(never)]
+    fn unmap_everywhere(&mut self, source: Pfn) -> Vec<Mapping> {
         let mut all = Vec::new();
         self.mappings(source, &mut all);
         for mapping in &all {
             self.set_migration_entry(source, mapping);
         }
-        Mappings::Many(all)
-    }
-
-    /// A base page of one process that maps it once, where it was made: its entry is found and
-    /// replaced with one look at the page table. `None`: it is not that simple.
-    fn unmap_only_mapping(&mut self, source: Pfn) -> Option<Mapping> {
-        let Owner::Anon { family, index: page } = self.frames.owner(source) else { return None };
-        let &[mm] = self.families[family.0 as usize].as_slice() else { return None };
-        if self.frames.order(source) > 0 || self.frames.mapcount(source) != 1 {
-            return None;
+        let by_pages = || all.iter().any(|mapping| !mapping.by_pmd);
+        if self.frames.order(source) > 1 && by_pages() && self.frames.owner(source).is_anon() {
+            // Entries of a large folio went one by one: it was partially mapped for a moment, and
+            // is marked for good (spec 8.1).
+            self.frames.set(source, flag::DEFERRED_SPLIT | flag::PARTIALLY_MAPPED);
         }
-        let (pmd, hot) = self.mms[mm.0 as usize].as_mut()?.place(page)?;
-        if pmd.kind() != EntryKind::Table {
-            return None;
-        }
-        let (table, at) = (pmd.table_id(), entry_index(page));
-        let entry = self.tables.get(table, at);
-        if entry.mapped() != Some(source) {
-            return None;
-        }
-        let accessible = std::mem::take(hot) != 0;
-        self.tables.set(table, at, entry.with_kind(EntryKind::Migration));
-        self.frames.drop_mapcount(source);
-        self.note_dirty(source, entry);
-        self.emit_entry_event(Event::set_migration_pte, page, 0);
-        Some(Mapping { mm, page, by_pmd: false, entry, accessible })
+        all
     }
 
     fn set_migration_entry(&mut self, source: Pfn, mapping: &Mapping) {
-        let &Mapping { mm, page, by_pmd, entry, .. } = mapping;
+        let &Mapping { mm, page, by_pmd, entry } = mapping;
         if by_pmd && self.frames.has(source, flag::HUGETLB) {
             let order = self.frames.order(source);
             self.map_hugetlb(mm, page, order, entry.with_kind(EntryKind::Migration));
@@ -160,7 +127,7 @@ impl Machine {
         }
     }
 
-    fn note_dirty(&mut self, source: Pfn, entry: Entry) {
+    pub(super) fn note_dirty(&mut self, source: Pfn, entry: Entry) {
         if entry.has(Entry::DIRTY) {
             self.frames.set(source, flag::DIRTY);
         }

@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::convert::{index, next_id};
-use crate::memory::frames::PMD_ORDER;
+use crate::memory::frames::{PMD_ORDER, PMD_PAGES};
 use crate::memory::owner::FamilyId;
 use crate::mm::mapping::{PAGE_BYTES, USER_LIMIT};
 use crate::mm::page_table::{Entry, EntryKind, TableId, entry_index};
@@ -21,6 +21,24 @@ struct Run {
     entries: Vec<Entry>,
     /// A byte for each page; see [`crate::mm::page_table`].
     hot: Vec<u8>,
+}
+
+/// Where the page-table entry of a page is kept, and its hot byte. It holds until something is
+/// mapped or unmapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) table: TableId,
+    run: u32,
+    hot: usize,
+}
+
+impl Place {
+    /// Position of the entry in its table.
+    #[inline]
+    pub(crate) const fn entry(self) -> usize {
+        // Runs begin with a table.
+        self.hot % PMD_PAGES as usize
+    }
 }
 
 /// State of the balancing scanner (spec 10.2).
@@ -151,7 +169,7 @@ impl Mm {
         self.runs.insert(from, joined);
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_of(&self, unit: u64) -> Option<(usize, usize)> {
         let run = self.runs.partition_point(|run| run.first <= unit).checked_sub(1)?;
         let at = index(unit - self.runs[run].first);
@@ -177,12 +195,22 @@ impl Mm {
         self.runs[run].hot[(at << PMD_ORDER) + entry_index(page)] = hot;
     }
 
-    /// The PMD entry over a page, and the page's hot byte, if something is mapped around it.
+    /// The place of a page's entry, if there is a table for it.
     #[inline]
-    pub(crate) fn place(&mut self, page: u64) -> Option<(Entry, &mut u8)> {
+    pub(crate) fn place(&self, page: u64) -> Option<Place> {
         let (run, at) = self.run_of(page >> PMD_ORDER)?;
-        let run = &mut self.runs[run];
-        Some((run.entries[at], &mut run.hot[(at << PMD_ORDER) + entry_index(page)]))
+        let pmd = self.runs[run].entries[at];
+        (pmd.kind() == EntryKind::Table).then(|| Place {
+            table: pmd.table_id(),
+            run: next_id(run),
+            hot: (at << PMD_ORDER) + entry_index(page),
+        })
+    }
+
+    /// Writes the hot byte of a page and returns what it was.
+    #[inline(always)]
+    pub(crate) fn replace_hot(&mut self, place: Place, hot: u8) -> u8 {
+        std::mem::replace(&mut self.runs[place.run as usize].hot[place.hot], hot)
     }
 
     /// The hot bytes from `page` on, as far as they lie together.
@@ -233,7 +261,7 @@ impl Machine {
         self.mms[id.0 as usize].as_ref().expect("an address space lives as long as it is named")
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mm_mut(&mut self, id: MmId) -> &mut Mm {
         self.mms[id.0 as usize].as_mut().expect("an address space lives as long as it is named")
     }

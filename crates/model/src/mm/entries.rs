@@ -24,6 +24,7 @@ impl Machine {
     }
 
     /// Writes a page-table entry and the hot byte that follows from it.
+    #[inline(never)]
     pub(crate) fn set_pte(&mut self, id: MmId, page: u64, entry: Entry) {
         let hot = match entry.mapped() {
             None => 0,
@@ -39,10 +40,9 @@ impl Machine {
     /// Writes a page-table entry and its hot byte as they are, into a new table if there is none.
     pub(crate) fn write_pte(&mut self, id: MmId, page: u64, entry: Entry, hot: u8) {
         let mm = self.mms[id.0 as usize].as_mut().expect("an address space lives while it is used");
-        let (pmd, place) = mm.place(page).expect("a mapped page is covered by a run");
-        if pmd.kind() == EntryKind::Table {
-            *place = hot;
-            self.tables.set(pmd.table_id(), entry_index(page), entry);
+        if let Some(place) = mm.place(page) {
+            mm.replace_hot(place, hot);
+            self.tables.set(place.table, place.entry(), entry);
             return;
         }
         let table = self.tables.allocate();

@@ -100,7 +100,7 @@ impl Entry {
     }
 
     pub(crate) const fn with_pfn(self, pfn: Pfn) -> Self {
-        Self::new(self.kind(), pfn, self.flags())
+        Self(self.0 & u32::MAX as u64 | (pfn.0 as u64) << Self::PFN_SHIFT)
     }
 }
 
@@ -183,6 +183,14 @@ impl Tables {
             _ => {}
         }
         self.entries[at] = entry;
+    }
+
+    /// Replaces an entry that is not empty by another that is not.
+    #[inline]
+    pub(crate) fn rewrite(&mut self, table: TableId, index: usize, entry: Entry) {
+        let place = &mut self.entries[table.first_entry() + index];
+        debug_assert!(*place != Entry::NONE && entry != Entry::NONE, "the table stays as full");
+        *place = entry;
     }
 
     /// All entries of a table.

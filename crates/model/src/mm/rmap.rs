@@ -17,8 +17,6 @@ pub(crate) struct Mapping {
     pub(crate) by_pmd: bool,
     /// What it holds.
     pub(crate) entry: Entry,
-    /// Its VMA is known to allow access; `false`: nobody looked.
-    pub(crate) accessible: bool,
 }
 
 impl Machine {
@@ -49,7 +47,7 @@ impl Machine {
                 let places = self.ksm.places(node);
                 out.extend(places.map(|(mm, page)| {
                     let (entry, by_pmd) = self.entry(mm, page);
-                    Mapping { mm, page, by_pmd, entry, accessible: false }
+                    Mapping { mm, page, by_pmd, entry }
                 }));
             }
         }
@@ -87,13 +85,13 @@ impl Machine {
                     for page in page..unit_end {
                         let entry = entries[index(page - first)];
                         if belongs(entry) {
-                            out.push(Mapping { mm, page, by_pmd: false, entry, accessible: false });
+                            out.push(Mapping { mm, page, by_pmd: false, entry });
                         }
                     }
                 }
                 _ if belongs(pmd) && pmd.pfn() == head => {
                     let page = unit << PMD_ORDER;
-                    out.push(Mapping { mm, page, by_pmd: true, entry: pmd, accessible: false });
+                    out.push(Mapping { mm, page, by_pmd: true, entry: pmd });
                 }
                 _ => {}
             }
@@ -102,41 +100,35 @@ impl Machine {
     }
 
     /// Whether a folio is "shared", as move_pages sees the page `pfn` of it (spec 1.4).
+    #[inline]
     pub(crate) fn is_shared_page(&self, pfn: Pfn) -> bool {
         if self.planted(PlantedFault::MapcountUnchecked) {
             return false;
         }
-        let head = self.frames.head(pfn);
-        if self.is_counted_whole(head) {
-            return self.simple_mapcount(head) > 1;
+        if self.frames.order(pfn) == 0 {
+            return self.frames.mapcount(pfn) > 1;
         }
-        match self.behaviour.large_shared {
-            LargeShared::OneSubpage => self.frames.page_mapcount(pfn) > 1,
-            _ => self.is_large_shared(head),
-        }
+        self.is_shared(self.frames.head(pfn), self.frames.page_mapcount(pfn) > 1)
     }
 
     /// The same, as migrate_pages and mbind see the folio.
+    #[inline]
     pub(crate) fn is_shared_folio(&self, head: Pfn) -> bool {
-        if self.is_counted_whole(head) {
-            return self.simple_mapcount(head) > 1;
+        if self.frames.order(head) == 0 {
+            return self.frames.mapcount(head) > 1;
+        }
+        self.is_shared(head, self.frames.page_mapcount(head) != 1)
+    }
+
+    /// `by_page` is the answer of the page that the caller looked at.
+    #[inline(never)]
+    fn is_shared(&self, head: Pfn, by_page: bool) -> bool {
+        if self.frames.has(head, flag::HUGETLB) {
+            return self.frames.entire_mapcount(head) > 1;
         }
         match self.behaviour.large_shared {
-            LargeShared::OneSubpage => self.frames.page_mapcount(head) != 1,
+            LargeShared::OneSubpage => by_page,
             _ => self.is_large_shared(head),
-        }
-    }
-
-    fn is_counted_whole(&self, head: Pfn) -> bool {
-        let huge = self.frames.has(head, flag::HUGETLB);
-        self.frames.order(head) == 0 || huge
-    }
-
-    fn simple_mapcount(&self, head: Pfn) -> u32 {
-        if self.frames.order(head) == 0 {
-            self.frames.mapcount(head)
-        } else {
-            self.frames.entire_mapcount(head)
         }
     }
 

@@ -145,6 +145,7 @@ impl Machine {
     }
 
     /// The page of a VMA, as `follow_page` sees it.
+    #[inline]
     fn look_up(&self, mm: MmId, vma: &Vma, page: u64) -> Result<Pfn, Errno> {
         let (entry, by_pmd) = self.entry(mm, page);
         let hidden = entry.kind() == EntryKind::Hint || !vma.protection.is_accessible();
@@ -247,6 +248,7 @@ impl Machine {
     }
 
     /// Isolates the folio of a page. `None`: it is on its node already.
+    #[inline]
     fn queue_for_move(
         &mut self,
         call: &Call,
@@ -314,8 +316,8 @@ struct Entries {
     /// The entries that were read: index of the first, and their number.
     first: u64,
     count: usize,
-    pages: [u8; AHEAD * 8],
-    nodes: [u8; AHEAD * 4],
+    pages: [u64; AHEAD],
+    nodes: [i32; AHEAD],
 }
 
 impl Entries {
@@ -329,21 +331,19 @@ impl Entries {
             may_read_ahead: !overlaps(arrays.pages, 8) && !overlaps(arrays.nodes, 4),
             first: 0,
             count: 0,
-            pages: [0; AHEAD * 8],
-            nodes: [0; AHEAD * 4],
+            pages: [0; AHEAD],
+            nodes: [0; AHEAD],
         }
     }
 
     /// Address and node number of an entry.
+    #[inline]
     fn read(&mut self, user: &dyn UserMemory, index: u64) -> Result<(u64, i32), Errno> {
         if index - self.first >= self.count as u64 {
             self.fill(user, index)?;
         }
         let at = convert::index(index - self.first);
-        let (mut page, mut node) = ([0; 8], [0; 4]);
-        page.copy_from_slice(&self.pages[at * 8..][..8]);
-        node.copy_from_slice(&self.nodes[at * 4..][..4]);
-        Ok((u64::from_le_bytes(page), i32::from_le_bytes(node)))
+        Ok((self.pages[at], self.nodes[at]))
     }
 
     fn fill(&mut self, user: &dyn UserMemory, index: u64) -> Result<(), Errno> {
@@ -356,14 +356,19 @@ impl Entries {
         };
         self.first = first;
         self.count = 0;
-        if read(self.arrays.pages, &mut self.pages[..many * 8], 8)
-            && read(self.arrays.nodes, &mut self.nodes[..many * 4], 4)
+        let (mut pages, mut nodes) = ([0; AHEAD * 8], [0; AHEAD * 4]);
+        if read(self.arrays.pages, &mut pages[..many * 8], 8)
+            && read(self.arrays.nodes, &mut nodes[..many * 4], 4)
         {
+            let pages = pages.as_chunks().0.iter().copied().map(u64::from_le_bytes);
+            let nodes = nodes.as_chunks().0.iter().copied().map(i32::from_le_bytes);
+            self.pages.iter_mut().zip(pages).for_each(|(to, page)| *to = page);
+            self.nodes.iter_mut().zip(nodes).for_each(|(to, node)| *to = node);
             self.count = many;
             return Ok(());
         }
-        self.pages[..8].copy_from_slice(&read_word::<8>(user, self.arrays.pages, index)?);
-        self.nodes[..4].copy_from_slice(&read_word::<4>(user, self.arrays.nodes, index)?);
+        self.pages[0] = u64::from_le_bytes(read_word(user, self.arrays.pages, index)?);
+        self.nodes[0] = i32::from_le_bytes(read_word(user, self.arrays.nodes, index)?);
         self.count = 1;
         Ok(())
     }
