@@ -60,6 +60,7 @@ mod world;
 pub use error::RunError;
 pub use explain::Explain;
 pub use run::{RunOptions, run};
+pub use shown::Files;
 
 use std::io::{self, Write as _};
 

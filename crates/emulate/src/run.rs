@@ -11,7 +11,7 @@ use rustix::process::WaitStatus;
 use crate::error::RunError;
 use crate::explain::Explain;
 use crate::launch::launch;
-use crate::shown::Shown;
+use crate::shown::{Files, Shown};
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
 use crate::world::World;
@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub topology: Topology,
     /// The kernel that the model plays.
     pub kernel: KernelVersion,
+    /// How files are shown.
+    pub files: Files,
     /// Tell each call.
     pub explain: Option<Explain>,
 }
@@ -42,7 +44,8 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let watch = watch.map_err(RunError::launch("make an epoll"))?;
     let worlds = watch.try_clone().map_err(RunError::launch("make an epoll"))?;
     let world = World::new(machine, worlds);
-    let mut shown = Shown::prepare(&world).map_err(RunError::launch("prepare the files"))?;
+    let mut shown =
+        Shown::prepare(&world, options.files).map_err(RunError::launch("prepare the files"))?;
     let signals = Signals::take().map_err(RunError::launch("take over signals"))?;
     // Whoever loses its parent becomes our child, so that it is still known as one of ours.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));

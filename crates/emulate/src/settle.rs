@@ -28,6 +28,12 @@ pub(crate) struct Files {
 struct Full;
 
 impl World {
+    /// Settles every process that was met, and those that it forked.
+    pub(crate) fn settle_all(&mut self) {
+        let pids: Vec<u32> = self.processes.keys().copied().collect();
+        pids.into_iter().for_each(|pid| self.settle(pid));
+    }
+
     /// Places the pages of a process that have appeared since the last look, and forgets those that
     /// are gone. A process that is ending is left as it was.
     pub(crate) fn settle(&mut self, pid: u32) {

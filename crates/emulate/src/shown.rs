@@ -2,27 +2,104 @@
 //!
 //! Called by the launcher and the supervisor at the moments that the crate's page lists; renders
 //! text from the world and never changes it, but for settling pages before they are counted.
+//!
+//! What there is to be shown is a [`tree`]; `nodes`, `cpus` and `memory` fill it, and [`live`] knows
+//! the text of what changes. It is shown by [`mounts`], whose changing files are kept fresh by
+//! [`leases`].
 
+mod cpuinfo;
+mod cpus;
+mod cpusets;
+mod leases;
+mod live;
+mod mask;
+mod meminfo;
+mod memory;
+mod mounts;
+mod names;
+mod nodes;
+mod process;
+mod tree;
+mod vmstat;
+mod zoneinfo;
+
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
+use model::Machine;
+
+use self::leases::Leases;
+use self::live::Live;
+use self::mounts::Mounts;
+use self::tree::{Entry, Tree, below};
 use crate::call::{Answer, Call};
 use crate::sys::notify::Listener;
 use crate::world::World;
 
+/// How files are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Files {
+    /// By mounts where namespaces may be had, else not at all.
+    #[default]
+    Auto,
+    /// By mounts.
+    Mounts,
+    /// Not at all: the program reads this computer's.
+    None,
+}
+
+/// Files of `/proc` that are of the whole machine.
+const PROC: [(&str, Live); 5] = [
+    ("/proc/cpuinfo", Live::Cpuinfo),
+    ("/proc/meminfo", Live::Meminfo),
+    ("/proc/stat", Live::Stat),
+    ("/proc/vmstat", Live::Vmstat),
+    ("/proc/zoneinfo", Live::Zoneinfo),
+];
+
 /// What is shown, and how.
 #[derive(Debug, Default)]
-pub(crate) struct Shown {}
+pub(crate) struct Shown {
+    by_mounts: Option<ByMounts>,
+}
+
+#[derive(Debug)]
+struct ByMounts {
+    mounts: Mounts,
+    leases: Leases,
+    /// Processes whose files are covered.
+    covered: BTreeSet<u32>,
+}
 
 impl Shown {
     /// In the supervisor, before the fork.
-    pub(crate) fn prepare(_world: &World) -> io::Result<Self> {
-        Ok(Self {})
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said, if the way of showing files was chosen and cannot be had.
+    pub(crate) fn prepare(world: &World, files: Files) -> io::Result<Self> {
+        let by_mounts = match files {
+            Files::None => None,
+            Files::Mounts => Some(ByMounts::new(&world.machine)?),
+            Files::Auto => ByMounts::new(&world.machine).ok(),
+        };
+        if files == Files::Auto && by_mounts.is_none() {
+            crate::say(
+                "no namespace for mounts may be had here: the program reads this computer's files \
+                 about nodes and CPUs; its system calls are answered all the same",
+            );
+        }
+        Ok(Self { by_mounts })
     }
 
     /// In the child, before the filter: namespaces and mounts. What came of it, as a byte.
     pub(crate) fn enter(&mut self) -> u8 {
-        0
+        let Some(shown) = &self.by_mounts else { return 0 };
+        shown.leases.unblock();
+        u8::from(shown.mounts.join().is_err())
     }
 
     /// In the child, after [`Self::enter`]: numbers of calls to be handed over in addition.
@@ -31,21 +108,51 @@ impl Shown {
     }
 
     /// In the supervisor: the child `pid` is about to exec; `entered` is the byte of its `enter`.
-    pub(crate) fn started(&mut self, _world: &mut World, _pid: u32, _entered: u8) {}
+    pub(crate) fn started(&mut self, _world: &mut World, _pid: u32, entered: u8) {
+        if entered != 0 {
+            crate::say("the program could not join the namespace in which files are shown");
+        }
+    }
 
     /// A descriptor to poll.
     pub(crate) fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.by_mounts.as_ref().map(|shown| shown.leases.poll_fd())
     }
 
     /// [`Self::poll_fd`] is readable.
-    pub(crate) fn serve(&mut self, _world: &mut World) {}
+    pub(crate) fn serve(&mut self, world: &mut World) {
+        if let Some(shown) = &mut self.by_mounts {
+            shown.leases.serve(world);
+        }
+    }
 
     /// A process was seen for the first time, or has a new program.
-    pub(crate) fn known(&mut self, _world: &mut World, _pid: u32) {}
+    pub(crate) fn known(&mut self, _world: &mut World, pid: u32) {
+        if let Some(shown) = &mut self.by_mounts
+            && shown.covered.insert(pid)
+        {
+            // A process that has ended meanwhile needs no files.
+            let _ = shown.cover_process(pid);
+        }
+    }
 
     /// A process has ended.
-    pub(crate) fn gone(&mut self, _pid: u32) {}
+    pub(crate) fn gone(&mut self, pid: u32) {
+        if let Some(shown) = &mut self.by_mounts
+            && shown.covered.remove(&pid)
+        {
+            let folder = below(&shown.mounts.stage(), &process_folder(pid));
+            shown.leases.drop_below(&folder);
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+
+    /// The last process has ended.
+    pub(crate) fn close(&mut self) {
+        if let Some(shown) = self.by_mounts.take() {
+            shown.mounts.close();
+        }
+    }
 
     /// A call of [`Self::traps`]; `None` leaves it to the others.
     pub(crate) fn answer(
@@ -56,4 +163,56 @@ impl Shown {
     ) -> Option<Answer> {
         None
     }
+}
+
+impl ByMounts {
+    fn new(machine: &Machine) -> io::Result<Self> {
+        let mut tree = tree(machine);
+        let cpusets = cpusets::add(&mut tree, machine);
+        for (path, _) in PROC {
+            tree.add(Path::new(path).parent().unwrap_or(Path::new("/")), Entry::Folder);
+        }
+        let mut shown = Self {
+            mounts: Mounts::start(&tree)?,
+            leases: Leases::new()?,
+            covered: BTreeSet::new(),
+        };
+        let stage = shown.mounts.stage();
+        for (path, live) in tree.live() {
+            shown.leases.add(&below(&stage, path), live, "")?;
+        }
+        for path in cpusets {
+            shown.mounts.cover(&path)?;
+        }
+        for (path, live) in PROC.into_iter().filter(|(path, _)| Path::new(path).exists()) {
+            shown.leases.add_bound(&below(&stage, Path::new(path)), live)?;
+            shown.mounts.cover(Path::new(path))?;
+        }
+        Ok(shown)
+    }
+
+    fn cover_process(&mut self, pid: u32) -> io::Result<()> {
+        let folder = process_folder(pid);
+        let stage = self.mounts.stage();
+        fs::create_dir(below(&stage, &folder))?;
+        for (name, live) in [("numa_maps", Live::NumaMaps(pid)), ("status", Live::Status(pid))] {
+            let path = folder.join(name);
+            self.leases.add_bound(&below(&stage, &path), live)?;
+            self.mounts.cover(&path)?;
+        }
+        Ok(())
+    }
+}
+
+fn process_folder(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// Everything that is shown of sysfs.
+fn tree(machine: &Machine) -> Tree {
+    let mut tree = Tree::default();
+    nodes::add(&mut tree, machine);
+    cpus::add(&mut tree, machine.topology());
+    memory::add(&mut tree, machine);
+    tree
 }

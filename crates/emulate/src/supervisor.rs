@@ -71,6 +71,7 @@ impl Supervisor {
                 _ => {}
             }
         }
+        self.shown.close();
         self.reap(WaitOptions::empty());
         Ok(self.status)
     }

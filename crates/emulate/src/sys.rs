@@ -2,6 +2,8 @@
 #![allow(unsafe_code, reason = "the one place where this crate speaks to the kernel directly")]
 
 pub(crate) mod fork;
+pub(crate) mod lease;
 pub(crate) mod memory;
+pub(crate) mod mount;
 pub(crate) mod notify;
 pub(crate) mod seccomp;

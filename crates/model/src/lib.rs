@@ -51,6 +51,7 @@ pub use observe::call_path::CallPath;
 pub use observe::events::{Event, MigrateCounts};
 pub use observe::explain::{Explained, explain};
 pub use observe::pagemap::{PagemapEntry, Smaps};
+pub use observe::usage::{Usage, ZoneUsage};
 pub use observe::vmstat::{Counter, Counters};
 pub use policy::cpuset::CpusetId;
 pub use policy::mempolicy::{MemPolicy, PolicyMode, mode_flag};

@@ -5,4 +5,5 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod numa_maps;
 pub(crate) mod pagemap;
+pub(crate) mod usage;
 pub(crate) mod vmstat;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use emulate::{Explain, RunOptions};
+use emulate::{Explain, Files, RunOptions};
 use model::KernelVersion;
 
 /// Run an unmodified program on a NUMA machine that this computer is not: its NUMA system calls are
@@ -28,6 +28,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KERNEL", default_value = "6.12", value_parser = kernel)]
     kernel: KernelVersion,
 
+    /// How the files that describe NUMA are shown: by mounts, or not at all. The default is mounts
+    /// where the kernel allows them.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = files)]
+    files: Files,
+
     /// Tell each call that the model answers, on stderr or in a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     explain: Option<Option<PathBuf>>,
@@ -46,6 +51,15 @@ fn kernel(name: &str) -> Result<KernelVersion, String> {
     }
 }
 
+fn files(how: &str) -> Result<Files, String> {
+    match how {
+        "auto" => Ok(Files::Auto),
+        "mounts" => Ok(Files::Mounts),
+        "none" => Ok(Files::None),
+        _ => Err("files are shown by mounts, none, or auto".to_owned()),
+    }
+}
+
 /// Runs the command and returns its exit code, which is that of `pagetide run` too.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let explain = match &args.explain {
@@ -58,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         }
     };
     let topology = machine::load(&args.machine)?;
-    let options = RunOptions { topology, kernel: args.kernel, explain };
+    let options = RunOptions { topology, kernel: args.kernel, files: args.files, explain };
     emulate::run(options, &args.command).or_else(|error| match error.shell_code() {
         Some(code) => {
             crate::complain(&error);

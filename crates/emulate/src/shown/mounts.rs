@@ -1,0 +1,195 @@
+//! Shows files by mounts: a helper process with a mount namespace, which the program joins.
+//!
+//! The helper mounts a tmpfs (the *stage*), binds folders of it over those of sysfs, and then binds
+//! single files over those of `/proc` as it is told to: by us for the machine's files, and for each
+//! process that is met. The stage itself lies under one of the folders, where nobody sees it; we
+//! reach it through the helper's descriptor. We stay outside and see this computer's files. A mount
+//! over a file of a process goes away with the process.
+//!
+//! Without privileges all this happens in a user namespace in which the user is itself: other users
+//! appear as nobody, and setuid programs have no power.
+//!
+//! Source: user_namespaces(7), mount_namespaces(7); kernel, fs/namespace.c.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::tree::{Tree, below};
+use crate::sys::fork;
+use crate::sys::mount::{Entered, enter};
+
+/// Folders that are covered, each whole. The stage lies under the first.
+pub(crate) const FOLDERS: [&str; 8] = [
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+    "/sys/bus/cpu/devices",
+    "/sys/bus/node/devices",
+    "/sys/kernel/mm/numa",
+    "/sys/kernel/mm/mempolicy/weighted_interleave",
+    "/sys/devices/virtual/memory_tiering",
+    "/sys/bus/memory_tiering/devices",
+];
+
+const DONE: u8 = 1;
+const FAILED: u8 = 0;
+
+/// The helper, as the supervisor has it.
+#[derive(Debug)]
+pub(crate) struct Mounts {
+    pid: u32,
+    pidfd: OwnedFd,
+    entered: Entered,
+    socket: UnixStream,
+    /// Keeps the stage reachable.
+    stage: File,
+}
+
+impl Mounts {
+    /// Starts the helper and covers the folders with those of `tree`.
+    ///
+    /// # Errors
+    ///
+    /// Namespaces or mounts are forbidden, most likely.
+    pub(crate) fn start(tree: &Tree) -> io::Result<Self> {
+        let (mut socket, helpers) = UnixStream::pair()?;
+        let pid = fork::fork(|| {
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            let _ = help(tree, helpers);
+            end()
+        })?;
+        let mut report = [0; 6];
+        // The report of a helper that failed never comes: its end of the socket is closed.
+        socket.read_exact(&mut report).inspect_err(|_| reap(pid))?;
+        let [status, entered, fd @ ..] = report;
+        if status != DONE {
+            reap(pid);
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(fd)));
+        }
+        let stage = File::open(format!("/proc/{pid}/fd/{}", i32::from_ne_bytes(fd)))?;
+        let pidfd = linux::sys::open_pidfd(pid)?;
+        let entered = if entered == 0 { Entered::Mounts } else { Entered::UserAndMounts };
+        Ok(Self { pid, pidfd, entered, socket, stage })
+    }
+
+    /// The folder in which the files are, at their paths.
+    pub(crate) fn stage(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.stage.as_raw_fd()))
+    }
+
+    /// Binds a file of the stage over the one that has its path.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is none. `EPERM`: it may not be covered.
+    pub(crate) fn cover(&mut self, path: &Path) -> io::Result<()> {
+        self.socket.write_all(format!("{}\n", path.display()).as_bytes())?;
+        let mut answer = [FAILED; 5];
+        self.socket.read_exact(&mut answer)?;
+        let [status, errno @ ..] = answer;
+        match status {
+            DONE => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+        }
+    }
+
+    /// In the child that becomes the program: joins the helper's namespaces, in the same folder.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`, most likely.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        let folder = std::env::current_dir();
+        let spaces = match self.entered {
+            Entered::Mounts => ThreadNameSpaceType::MOUNT,
+            Entered::UserAndMounts => ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::USER,
+        };
+        move_into_thread_name_spaces(self.pidfd.as_fd(), spaces)?;
+        // A folder without a path any more: `/` is what is left.
+        folder.and_then(std::env::set_current_dir).or(Ok(()))
+    }
+
+    /// Ends the helper. The mounts live as long as the program does.
+    pub(crate) fn close(self) {
+        // The helper has a copy of our end too, so that closing it would not do.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        reap(self.pid);
+    }
+}
+
+fn reap(pid: u32) {
+    let _ = waitpid(Pid::from_raw(pid.cast_signed()), WaitOptions::empty());
+}
+
+#[expect(clippy::exit, reason = "a forked helper ends here, and must not run our code")]
+fn end() -> ! {
+    std::process::exit(0)
+}
+
+/// The helper's life: until our end of the socket is closed.
+fn help(tree: &Tree, mut socket: UnixStream) -> io::Result<()> {
+    let (stage, entered) = match set_up(tree) {
+        Ok(done) => done,
+        Err(error) => return socket.write_all(&report(FAILED, 0, error_number(&error))),
+    };
+    let is_user = u8::from(entered == Entered::UserAndMounts);
+    socket.write_all(&report(DONE, is_user, stage.as_raw_fd()))?;
+    let root = PathBuf::from(format!("/proc/self/fd/{}", stage.as_raw_fd()));
+    let mut lines = BufReader::new(socket.try_clone()?);
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 0 {
+        let path = Path::new(line.trim_end());
+        let answer = match cover(&root, path) {
+            Ok(()) => report(DONE, 0, 0),
+            Err(error) => report(FAILED, 0, error_number(&error)),
+        };
+        let [status, _, errno @ ..] = answer;
+        let [a, b, c, d] = errno;
+        socket.write_all(&[status, a, b, c, d])?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn error_number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn report(status: u8, entered: u8, number: i32) -> [u8; 6] {
+    let [a, b, c, d] = number.to_ne_bytes();
+    [status, entered, a, b, c, d]
+}
+
+fn set_up(tree: &Tree) -> io::Result<(OwnedFd, Entered)> {
+    let entered = enter()?;
+    let under = FOLDERS[0];
+    mount("pagetide", under, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+    fs::set_permissions(under, Permissions::from_mode(0o755))?;
+    let stage =
+        rustix::fs::open(under, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    tree.write(Path::new(under))?;
+    let root = PathBuf::from(format!("/proc/self/fd/{}", stage.as_raw_fd()));
+    for folder in FOLDERS.map(Path::new) {
+        let is_host = folder.is_dir();
+        if is_host && tree.get(folder).is_some() {
+            cover(&root, folder)?;
+        }
+    }
+    Ok((stage, entered))
+}
+
+/// Binds what the stage has at `path` over what is there, read-only.
+fn cover(stage: &Path, path: &Path) -> io::Result<()> {
+    mount_bind(below(stage, path), path)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(mount_remount(path, flags, "")?)
+}

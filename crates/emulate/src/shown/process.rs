@@ -1,0 +1,90 @@
+//! `/proc/PID/numa_maps` and `/proc/PID/status` of a process on the machine.
+//!
+//! Source: proc_pid_numa_maps(5), proc_pid_status(5); kernel, fs/proc/task_mmu.c, fs/proc/array.c.
+
+use std::collections::BTreeMap;
+
+use machine::{CpuSet, NodeSet};
+
+use super::live::host;
+use super::mask::{cpu_mask, node_mask};
+use crate::world::World;
+
+/// Where each page of `pid` is. Pages that appeared since the last look are placed first.
+pub(crate) fn numa_maps(world: &mut World, pid: u32) -> String {
+    world.settle(pid);
+    let Some(task) = world.task(pid) else { return String::new() };
+    mark(&world.machine.numa_maps(task), &host(&format!("/proc/{pid}/maps")))
+}
+
+/// Says which mappings are heap and stack: the model knows addresses only.
+fn mark(numa_maps: &str, maps: &str) -> String {
+    let names: BTreeMap<u64, &str> = maps
+        .lines()
+        .filter_map(|line| {
+            let start = line.split_once('-')?.0;
+            let name = [("[heap]", " heap"), ("[stack]", " stack")];
+            let (_, name) = name.iter().find(|(label, _)| line.ends_with(label))?;
+            Some((u64::from_str_radix(start, 16).ok()?, *name))
+        })
+        .collect();
+    let mut text = String::new();
+    for line in numa_maps.lines() {
+        let mut fields = line.splitn(3, ' ');
+        let (start, policy) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        let name = u64::from_str_radix(start, 16).ok().and_then(|start| names.get(&start));
+        text.push_str(&format!("{start} {policy}{}", name.unwrap_or(&"")));
+        text.extend(fields.next().map(|rest| format!(" {rest}")));
+        text.push('\n');
+    }
+    text
+}
+
+/// What this computer says of `pid`, with the CPUs and nodes where it may be.
+pub(crate) fn status(world: &World, pid: u32) -> String {
+    let text = host(&format!("/proc/{pid}/status"));
+    let allowed = world.thread(pid).map(|thread| thread.allowed.clone());
+    let cpus = allowed.unwrap_or_else(|| world.cpus());
+    let mems = world.task(pid).and_then(|task| world.machine.mems_allowed(task));
+    place(&text, &cpus, &world.cpus(), mems.unwrap_or_else(|| world.machine.memory_nodes()))
+}
+
+fn place(status: &str, cpus: &CpuSet, all: &CpuSet, mems: NodeSet) -> String {
+    let mut text = String::new();
+    for line in status.lines() {
+        let name = line.split(':').next().unwrap_or_default();
+        match name {
+            "Cpus_allowed" => text.push_str(&format!("{name}:\t{}", cpu_mask(cpus, all))),
+            "Cpus_allowed_list" => text.push_str(&format!("{name}:\t{cpus}")),
+            "Mems_allowed" => text.push_str(&format!("{name}:\t{}", node_mask(mems))),
+            "Mems_allowed_list" => text.push_str(&format!("{name}:\t{mems}")),
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_and_stack_are_told_by_where_they_start() {
+        let maps = "55d0000-55f0000 rw-p 00000000 00:00 0   [heap]\n\
+                    7ffc000-7ffe000 rw-p 00000000 00:00 0   [stack]\n";
+        let text = "055d0000 bind:0-1 anon=1 N0=1 kernelpagesize_kB=4\n07ffc000 default\n00400000 default\n";
+        let expected = "055d0000 bind:0-1 heap anon=1 N0=1 kernelpagesize_kB=4\n\
+                        07ffc000 default stack\n00400000 default\n";
+        assert_eq!(mark(text, maps), expected);
+    }
+
+    #[test]
+    fn only_where_it_may_be_is_changed() {
+        let text = "Name:\tx\nCpus_allowed:\t3\nCpus_allowed_list:\t0-1\nMems_allowed_list:\t0\nThreads:\t1\n";
+        let all = "0-3".parse().unwrap();
+        let changed = place(text, &"2-3".parse().unwrap(), &all, "0-1".parse().unwrap());
+        let expected = "Name:\tx\nCpus_allowed:\tc\nCpus_allowed_list:\t2-3\nMems_allowed_list:\t0-1\nThreads:\t1\n";
+        assert_eq!(changed, expected);
+    }
+}
