@@ -294,5 +294,10 @@ impl Machine {
         let family = self.mm(id).family;
         self.families[family.0 as usize].retain(|&member| member != id);
         self.mms[id.0 as usize] = None;
+        // Nothing names it any more: numbers at the end are given again, so that a machine on which
+        // programs come and go does not grow.
+        while matches!(self.mms.last(), Some(None)) {
+            self.mms.pop();
+        }
     }
 }
