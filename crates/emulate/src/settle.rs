@@ -78,6 +78,7 @@ impl World {
         remap::follow(&mut self.machine, task, &mut process.remaps, &mirrored);
         let Some(pagemap) = process.pagemap(pid) else { return Ok(()) };
         let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return Ok(()) };
+        let mirrored = scan::narrow(mirrored, &runs);
         self.machine.mirror(task, &mirrored);
         let faults = faults
             .into_iter()

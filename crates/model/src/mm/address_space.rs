@@ -150,6 +150,10 @@ impl Mm {
 
     fn cover(&mut self, start: u64, end: u64) {
         let (first, last) = (start >> PMD_ORDER, (end - 1) >> PMD_ORDER);
+        let within = self.run_of(first).zip(self.run_of(last));
+        if within.is_some_and(|((one, _), (other, _))| one == other) {
+            return;
+        }
         let from = self.runs.partition_point(|run| run.first + (run.entries.len() as u64) < first);
         let upto = self.runs.partition_point(|run| run.first <= last + 1);
         let (mut low, mut high) = (first, last + 1);

@@ -32,6 +32,14 @@ pub struct Mirrored {
     pub protection: Protection,
 }
 
+impl Mirrored {
+    /// The part of it from `start` to `end`.
+    #[must_use]
+    pub fn part(&self, start: u64, end: u64) -> Self {
+        Self { start, end, kind: shifted(self, start / PAGE_BYTES), ..*self }
+    }
+}
+
 /// What a run of pages is that another kernel has in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
