@@ -27,6 +27,11 @@
 //!
 //! A call that fails prints the errno, as `errno 22`. Modes are the kernel's names in small letters.
 
+#![expect(
+    clippy::exit,
+    reason = "the script says where the program ends, also in a child or thread"
+)]
+
 #[path = "../actor/sys.rs"]
 mod sys;
 
