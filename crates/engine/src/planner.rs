@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use linux::calls;
 use linux::cgroup::Cgroup;
 use linux::proc::{numa_maps, status, sysctl, task, zoneinfo};
 use linux::sysfs::{node, topology};
 use linux::{PolicyMode, ReadError, Root};
-use machine::{Bytes, NodeId, NodeSet, Topology};
+use machine::{Bytes, CpuSet, NodeId, NodeSet, Topology};
 
 use crate::calibrate;
 use crate::concern::{Arrival, Circumstances, Concern, Demands, Room, concerns};
@@ -112,9 +113,21 @@ impl Planner {
     ///
     /// When its threads cannot be read.
     pub fn cpu_nodes(&self, pid: u32) -> Result<NodeSet, ReadError> {
-        let threads = task::read(&self.root, pid)?;
-        let nodes = threads.iter().map(|thread| self.machine.nodes_of(&thread.cpus_allowed));
+        let threads = task::ids(&self.root, pid)?;
+        // A thread that has ended meanwhile runs nowhere.
+        let cpus: Vec<CpuSet> =
+            threads.into_iter().filter_map(|tid| self.thread_cpus(tid)).collect();
+        if cpus.is_empty() {
+            return Err(ReadError::NoProcess { pid });
+        }
+        let nodes = cpus.iter().map(|cpus| self.machine.nodes_of(cpus));
         Ok(nodes.fold(NodeSet::EMPTY, |all, nodes| all.union(&nodes)))
+    }
+
+    /// By the call, or by the thread's file where the machine has more CPUs than the call can tell.
+    fn thread_cpus(&self, tid: u32) -> Option<CpuSet> {
+        let from_file = |_| status::read(&self.root, tid).map(|status| status.cpus_allowed);
+        calls::thread_cpus(tid).or_else(from_file).ok()
     }
 
     /// Plans what `wish` asks for.

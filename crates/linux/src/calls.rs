@@ -4,10 +4,12 @@
 //! [`UNWRITTEN`](crate::UNWRITTEN) before the kernel sees it, and an errno becomes an error that
 //! names the target and the way out. Nothing is retried: that is the engine's decision.
 
+mod affinity;
 mod moving;
 mod policy;
 
 pub use crate::sys::{BindFlags, MoveFlags, has_exited, open_pidfd};
+pub use affinity::thread_cpus;
 pub use moving::{MoveError, Moved, migrate_pages, move_pages, query_pages};
 pub use policy::{
     PolicyError, allowed_nodes, bind, range_policy, set_home_node, set_thread_policy, thread_policy,

@@ -21,6 +21,7 @@ use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
 
 use super::by_frame::ByFrame;
 use super::by_query::ByQuery;
+use super::frame_trust::tell_nodes;
 use super::run_joiner::RunJoiner;
 use super::walk::{Reader, Walk, read_words};
 use super::zero_frames::ZeroFrames;
@@ -83,6 +84,7 @@ impl LinuxMemory {
         let pagemap = Pagemap::open(root, pid).ok();
         let can_scan = pagemap.as_ref().is_some_and(has_scan);
         let frames = if sees_frames(root) { frame_map::read(root).ok() } else { None };
+        let frames = frames.filter(|frames| tell_nodes(root, frames));
         let shmem = |mount: &mountinfo::Mount| mount.file_system == "tmpfs";
         let shmem_devices =
             mountinfo::read(root)?.iter().filter(|mount| shmem(mount)).map(|m| m.device).collect();

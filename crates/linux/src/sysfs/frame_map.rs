@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use machine::{BASE_PAGE_BYTES, NodeId};
+use machine::{BASE_PAGE_BYTES, NodeId, NodeSet};
 
 use super::node;
 use crate::proc::zoneinfo::{self, Zone};
@@ -80,6 +80,12 @@ impl FrameMap {
     #[must_use]
     pub fn node_of(&self, frame: u64) -> Option<NodeId> {
         self.lookup().node_of(frame)
+    }
+
+    /// Nodes that have frames.
+    #[must_use]
+    pub fn nodes(&self) -> NodeSet {
+        self.runs.iter().map(|run| run.node).collect()
     }
 
     /// For many frames, neighbours mostly: it remembers the last run that it found.
