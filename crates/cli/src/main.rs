@@ -9,6 +9,7 @@
 
 mod cmd {
     pub(crate) mod actor;
+    pub(crate) mod demo;
     pub(crate) mod explain;
     pub(crate) mod lab;
     pub(crate) mod machine;
@@ -56,6 +57,7 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Demo(cmd::demo::Args),
     Show(cmd::show::Args),
     Plan(cmd::plan::Args),
     Move(cmd::r#move::Args),
@@ -86,6 +88,7 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let ended = match cli.command {
+        Command::Demo(args) => cmd::demo::run(&args).map(ExitCode::from),
         Command::Show(args) => cmd::show::run(&args).map(ExitCode::from),
         Command::Plan(args) => cmd::plan::run(&args).map(ExitCode::from),
         Command::Move(args) => cmd::r#move::run(&args).map(ExitCode::from),

@@ -9,7 +9,7 @@ mod moving;
 mod policy;
 
 pub use crate::sys::{BindFlags, MoveFlags, has_exited, open_pidfd};
-pub use affinity::thread_cpus;
+pub use affinity::{set_thread_cpus, thread_cpus};
 pub use moving::{MoveError, Moved, migrate_pages, move_pages, query_pages};
 pub use policy::{
     PolicyError, allowed_nodes, bind, range_policy, set_home_node, set_thread_policy, thread_policy,

@@ -49,7 +49,7 @@ impl Sight {
         match self {
             Self::Frames => None,
             Self::Pagemap => Some(
-                "frame numbers are hidden, so the kernel was asked for each folio, which takes about six times as long; CAP_SYS_ADMIN shows them",
+                "frame numbers are hidden (or tell no nodes, under pagetide run), so the kernel was asked for each folio, which takes about six times as long; CAP_SYS_ADMIN shows them",
             ),
             Self::Addresses => Some(
                 "pagemap is not readable, so the kernel was asked for every address: which pages are shared, in swap or huge is not known; CAP_DAC_READ_SEARCH opens it",
