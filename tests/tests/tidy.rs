@@ -71,7 +71,7 @@ fn unsafe_code_lives_in_sys_modules_alone() {
 const LAYERS: [&[&str]; 5] = [
     &["machine"],
     &["linux", "model", "scenario"],
-    &["engine", "policy", "report", "agent", "conformance"],
+    &["engine", "trace", "policy", "report", "agent", "conformance"],
     &["lab", "emulate", "sim"],
     &["cli"],
 ];

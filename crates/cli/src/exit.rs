@@ -15,6 +15,8 @@ use engine::target::TargetError;
 use linux::ReadError;
 use linux::calls::MoveError;
 use linux::sysfs::topology::ReadTopologyError;
+use linux::tracefs::TraceError;
+use trace::session::SessionError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,18 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if let Some(ReadTopologyError::Read(cause)) = cause.downcast_ref() {
         return of_cause(cause);
+    }
+    if let Some(SessionError::Read(cause)) = cause.downcast_ref() {
+        return of_cause(cause);
+    }
+    if let Some(SessionError::Trace(cause)) = cause.downcast_ref() {
+        return match cause {
+            TraceError::NotPermitted { .. } | TraceError::LockedDown { .. } => {
+                Some(Exit::NotPermitted)
+            }
+            TraceError::Read(cause) => of_cause(cause),
+            _ => None,
+        };
     }
     if let Some(PlanError::Read(cause)) = cause.downcast_ref() {
         return of_cause(cause);

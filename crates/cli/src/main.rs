@@ -21,6 +21,8 @@ mod cmd {
     mod selection;
     pub(crate) mod show;
     pub(crate) mod stat;
+    mod stop;
+    pub(crate) mod trace;
     mod wish;
 }
 mod exit;
@@ -35,6 +37,7 @@ mod output {
     pub(crate) mod show_text;
     pub(crate) mod stat_text;
     pub(crate) mod table;
+    pub(crate) mod trace_text;
 }
 
 use std::env;
@@ -63,6 +66,7 @@ enum Command {
     Move(cmd::r#move::Args),
     Stat(cmd::stat::Args),
     Explain(cmd::explain::Args),
+    Trace(cmd::trace::Args),
     Machine(cmd::machine::Args),
     Run(cmd::run::Args),
     Lab(cmd::lab::Args),
@@ -94,6 +98,7 @@ fn pagetide(words: Vec<OsString>) -> ExitCode {
         Command::Move(args) => cmd::r#move::run(&args).map(ExitCode::from),
         Command::Explain(args) => cmd::explain::run(&args).map(ExitCode::from),
         Command::Stat(args) => cmd::stat::run(&args).map(ExitCode::from),
+        Command::Trace(args) => cmd::trace::run(&args).map(ExitCode::from),
         Command::Machine(args) => cmd::machine::run(&args).map(ExitCode::from),
         Command::Model(args) => cmd::model::run(&args).map(ExitCode::from),
         // The exit code of the command that was run, whatever it means there.

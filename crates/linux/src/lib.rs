@@ -2,6 +2,7 @@
 //! procfs, sysfs and cgroup files.
 //!
 //! - [`sys`]: the bare calls, and all unsafe code. [`calls`]: the same with own types and errors.
+//! - [`tracefs`]: what the kernel says while it migrates.
 //! - [`proc`], [`sysfs`], [`cgroup`]: for each file a parser of its text, which is pure, and an
 //!   opener, which takes the [`Root`] under which the file systems are mounted. So the parsers run
 //!   on captures of many kernels, and the openers on a folder made by a test.
@@ -25,6 +26,7 @@ mod root;
 mod status;
 pub mod sys;
 pub mod sysfs;
+pub mod tracefs;
 
 pub use errno::Errno;
 pub use error::{Malformed, ReadError};

@@ -4,6 +4,7 @@
 //! lines are not.
 
 pub mod cmdline;
+pub mod kallsyms;
 pub mod kpagecount;
 pub mod kpageflags;
 pub mod maps;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use linux::cgroup::Cgroup;
 use linux::proc::{
-    cmdline, maps, mountinfo, numa_maps, processes, smaps, stat, status, sysctl, task, vmstat,
-    zoneinfo,
+    cmdline, kallsyms, maps, mountinfo, numa_maps, processes, smaps, stat, status, sysctl, task,
+    vmstat, zoneinfo,
 };
 use linux::sysfs::{frame_map, node, thp, topology};
+use linux::tracefs::format::{self, Format};
+use linux::tracefs::ring::{Page, PageLayout};
 use linux::{PolicyMode, Root};
 use machine::{Bytes, NodeId};
 use pagetide_linux as linux;
@@ -249,5 +251,74 @@ fn procfs_agrees_on_the_mappings_and_on_resident_memory() {
             assert_eq!(ours.mapping.inode, theirs.inode, "{kernel}");
             assert_eq!(ours.resident().get(), theirs.extension.map["Rss"], "{kernel}");
         }
+    });
+}
+
+fn trace_format(root: &Root, event: &str) -> Format {
+    let text = root.read(format!("sys/kernel/tracing/events/{event}/format"));
+    format::parse(&text.expect("a capture has it")).expect("a kernel wrote it")
+}
+
+#[test]
+fn reasons_and_modes_are_the_words_of_each_kernel() {
+    on_each_kernel(|kernel, root, _| {
+        let format = trace_format(root, "migrate/mm_migrate_pages");
+        let reason = format.field("reason").unwrap();
+        let known = |value| reason.words.get(&value).map(String::as_str);
+        assert_eq!([known(0), known(8)], [Some("compaction"), Some("demotion")], "{kernel}");
+        assert_eq!(known(9), (kernel != "6.1").then_some("damon"), "{kernel}");
+        assert_eq!(known(10), (kernel == "7.3").then_some("never_migrated"), "{kernel}");
+        assert_eq!(format.field("mode").unwrap().word(2), "MIGRATE_SYNC");
+        assert_eq!(format.field("large_folio_split").is_some(), kernel != "6.1");
+    });
+}
+
+/// Two runs of migratepages, as each kernel printed them.
+#[test]
+fn a_page_of_the_ring_buffer_holds_what_the_kernel_printed() {
+    on_each_kernel(|kernel, root, _| {
+        let (pids, moved, times_us) = match kernel {
+            "6.1" => ([124, 125], [256, 867], [4_511_949, 4_599_629]),
+            "6.12" => ([182, 183], [844, 844], [5_420_722, 6_029_831]),
+            _ => ([143, 144], [792, 829], [5_274_354, 5_872_931]),
+        };
+        let layout = root.read("sys/kernel/tracing/events/header_page").unwrap();
+        let layout = PageLayout::parse(&layout).unwrap();
+        let bytes = std::fs::read(root.path("sys/kernel/tracing/per_cpu/cpu0/trace_pipe_raw"));
+        let bytes = bytes.unwrap();
+        assert_eq!(bytes.len(), layout.page_bytes);
+        let page = Page::parse(&layout, &bytes).unwrap();
+        assert_eq!(page.lost, None);
+        let records: Vec<_> = page.records().map(Result::unwrap).collect();
+
+        let formats = [
+            "syscalls/sys_enter_migrate_pages",
+            "migrate/mm_migrate_pages_start",
+            "migrate/mm_migrate_pages",
+            "ftrace/kernel_stack",
+        ]
+        .map(|event| trace_format(root, event));
+        let kinds: Vec<u16> =
+            records.iter().map(|r| u16::from_ne_bytes([r.event[0], r.event[1]])).collect();
+        let each_run = formats.each_ref().map(|format| format.id);
+        assert_eq!(kinds, [each_run, each_run].concat(), "{kernel}");
+
+        let [_, _, end, stack] = &formats;
+        let number =
+            |at: usize, field| end.field(field).unwrap().number(records[at].event).unwrap();
+        assert_eq!([number(2, "succeeded"), number(6, "succeeded")], moved, "{kernel}");
+        assert_eq!([number(2, "common_pid"), number(6, "common_pid")], pids, "{kernel}");
+        assert_eq!([number(2, "reason"), number(2, "mode")], [3, 2], "{kernel}");
+        let micros = |ns: u64| (ns + 500) / 1000;
+        assert_eq!([micros(records[0].time_ns), micros(records[6].time_ns)], times_us, "{kernel}");
+
+        let symbols = kallsyms::read(root).unwrap();
+        let caller = stack.field("caller").unwrap().offset;
+        let frames = records[7].event[caller..].chunks_exact(8).take(5);
+        let frames: Vec<_> = frames
+            .map(|frame| symbols.function(u64::from_ne_bytes(frame.try_into().unwrap())))
+            .collect();
+        let path = ["migrate_pages", "migrate_to_node", "do_migrate_pages", "kernel_migrate_pages"];
+        assert_eq!(frames[1..], path.map(Some), "{kernel}");
     });
 }

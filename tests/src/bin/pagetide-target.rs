@@ -56,6 +56,8 @@
 //! | `unmap NAME` | `ok` |
 //! | `cut NAME SIZE` | `ok`; the last SIZE of the area is unmapped, also within a huge page |
 //! | `rebind NAME N` | `ok`; the VMA is bound to node N, its pages stay |
+//! | `mbind NAME N` | `ok`; the same, and its pages are moved there |
+//! | `bounce NAME N,N... TIMES` | `ok`; TIMES times one page was moved, each in a call of its own: all pages to the first node, then all to the next |
 //! | `exit` | `ok` |
 //!
 //! Exit codes: 0, 1 when contents were bad, 2 for a wrong command line, 3 when the kernel refused or gave
@@ -120,7 +122,8 @@ AREA is NAME=KIND:SIZE[,option...]
   --exit-after MS       exit after that time
   --stay                stay when stdin ends
 
-Commands: check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, rebind NAME NODE, exit
+Commands: check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, rebind NAME NODE,
+          mbind NAME NODE, bounce NAME NODE,NODE... TIMES, exit
 ";
 
 fn main() -> ExitCode {

@@ -16,7 +16,7 @@ use crate::area::Area;
 use crate::args::Hold;
 use crate::error::{Error, Result, Tried};
 use crate::placement;
-use crate::spec::{Kind, parse_id, parse_size};
+use crate::spec::{Kind, parse_id, parse_ids, parse_size};
 use crate::sys::{self, Mapping};
 
 /// Runs until `exit`, the end of stdin, or the end of its time; gives whether all contents held.
@@ -184,10 +184,23 @@ impl Session {
                 bound.tried(|| format!("cannot bind area {name} to node {node}"))?;
                 Ok("ok".to_owned())
             }
+            ["mbind", name, node] => {
+                let node = parse_id(node).map_err(Error::Usage)?;
+                let bound = self.area(name)?.mapping.bind_and_move(node);
+                bound.tried(|| format!("cannot move area {name} to node {node} by mbind"))?;
+                Ok("ok".to_owned())
+            }
+            ["bounce", name, nodes, times] => {
+                let times = times.parse().map_err(|_| Error::usage("bounce how often?"))?;
+                let nodes = parse_ids(nodes).map_err(Error::Usage)?;
+                let bounced = bounce(&self.area(name)?.mapping, &nodes, times);
+                bounced.tried(|| format!("cannot bounce area {name}"))?;
+                Ok("ok".to_owned())
+            }
             ["exit"] => Ok("ok".to_owned()),
             _ => Err(Error::Usage(format!(
                 "{line:?}: expected check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, \
-                 rebind NAME NODE or exit"
+                 rebind NAME NODE, mbind NAME NODE, bounce NAME NODES TIMES or exit"
             ))),
         }
     }
@@ -210,6 +223,15 @@ impl Session {
         let area = self.areas.iter().find(|area| area.spec.name == name);
         area.ok_or_else(|| Error::Usage(format!("no area is called {name}")))
     }
+}
+
+/// Moves one page after the other to the next of `nodes`, each in a call of its own.
+fn bounce(mapping: &Mapping, nodes: &[u32], times: usize) -> io::Result<()> {
+    for time in 0..times {
+        let node = nodes[time / mapping.pages() % nodes.len()];
+        mapping.move_page(time % mapping.pages(), node.cast_signed())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::spec::{ID_LIMIT, PAGE_BYTES, STACK_LIMIT_BYTES};
 /// Room that the main thread keeps below its frames when a stack area is laid under them.
 const STACK_GAP_BYTES: usize = 1 << 20;
 
+/// Of mbind(2) and move_pages(2): pages that only we map move. Not in libc; linux/mempolicy.h.
+const MPOL_MF_MOVE: c_int = 1 << 1;
+
 /// What lies behind a new mapping.
 pub(crate) enum Backing<'a> {
     Anon { is_shared: bool },
@@ -156,10 +159,19 @@ impl Mapping {
 
     /// Gives the VMA the mempolicy `MPOL_BIND` to `node`; pages that exist stay where they are.
     pub(crate) fn bind(&self, node: u32) -> io::Result<()> {
+        self.mbind(node, 0)
+    }
+
+    /// The same, and pages that exist move to `node`.
+    pub(crate) fn bind_and_move(&self, node: u32) -> io::Result<()> {
+        self.mbind(node, MPOL_MF_MOVE)
+    }
+
+    fn mbind(&self, node: u32, flags: c_int) -> io::Result<()> {
         let mask = mask_of(&[node]);
         let bits = libc::c_ulong::from(ID_LIMIT) + 1;
         // SAFETY: the kernel reads `bits - 1` bits of `mask`, which has as many (ID_LIMIT), and
-        // looks the range up without touching it.
+        // looks the range up; the flags used here change no contents.
         check(unsafe {
             libc::syscall(
                 libc::SYS_mbind,
@@ -168,10 +180,31 @@ impl Mapping {
                 libc::MPOL_BIND,
                 mask.as_ptr(),
                 bits,
-                0,
+                flags,
             )
         })
         .map(drop)
+    }
+
+    /// Moves one base page to `node`, in a call of its own.
+    ///
+    /// Source: move_pages(2).
+    pub(crate) fn move_page(&self, page: usize, node: c_int) -> io::Result<()> {
+        let (address, mut status) = (self.address(page), c_int::MIN);
+        // SAFETY: the three arrays have one entry each and outlive the call; pid 0 is us, and a move
+        // changes no contents.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                1_usize,
+                &raw const address,
+                &raw const node,
+                &raw mut status,
+                MPOL_MF_MOVE,
+            )
+        })?;
+        if status == node { Ok(()) } else { Err(io::Error::from_raw_os_error(-status)) }
     }
 
     /// The status word of each base page: its node, or a negated errno. Moves nothing.

@@ -62,5 +62,6 @@ mod routes;
 mod sharing;
 mod show;
 mod stat;
+mod trace;
 mod undo;
 mod whole;

@@ -4,8 +4,7 @@ use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -24,6 +23,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::plan::plan_one;
 use super::selection::Selection;
+use super::stop;
 use super::wish::WishArgs;
 use crate::exit::Exit;
 use crate::output::progress::ProgressLine;
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if refused(&jobs)? {
         return Ok(Exit::SomeStayed);
     }
-    let stop = stop_on_signals()?;
+    let stop = stop::on_signals(&[SIGINT, SIGTERM])?;
     let mut outcomes = Vec::new();
     for job in jobs {
         let outcome = move_one(args, job, &stop)?;
@@ -219,18 +219,6 @@ fn record_folder() -> anyhow::Result<PathBuf> {
             "neither XDG_STATE_HOME nor HOME is set: there is no place for the record of moves; set one, or use --no-record"
         ),
     }
-}
-
-/// The first SIGINT or SIGTERM ends the move at a chunk's end; the second ends pagetide.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot catch signals")?;
-    }
-    debug_assert!(!stop.load(Ordering::Relaxed));
-    Ok(stop)
 }
 
 fn exit_of(outcomes: &[Outcome]) -> Exit {

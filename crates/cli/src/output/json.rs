@@ -20,3 +20,15 @@ pub(crate) fn print<T: Serialize>(body: &T) -> anyhow::Result<()> {
         .map_err(io::Error::from)?;
     Ok(writeln!(out)?)
 }
+
+/// Prints each of `bodies` as a document on a line of its own.
+pub(crate) fn print_lines<T: Serialize>(bodies: &[T]) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    for body in bodies {
+        serde_json::to_writer(&mut text, &Document { schema: SCHEMA, body })?;
+        text.push(b'\n');
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(&text)?;
+    Ok(out.flush()?)
+}

@@ -19,6 +19,11 @@ pub(crate) fn faint(text: impl Display) -> String {
     paint(Style::new().dimmed(), text)
 }
 
+/// The word of a line that tells it from others.
+pub(crate) fn word(text: impl Display) -> String {
+    paint(AnsiColor::Cyan.on_default(), text)
+}
+
 /// Colours for nodes, in turn; chosen to be told apart by the colour-blind, red and green not
 /// among them.
 const NODES: [AnsiColor; 4] =

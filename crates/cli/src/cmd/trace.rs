@@ -1,0 +1,194 @@
+//! `pagetide trace [TARGET]`: migrations as they happen, and their sums at the end.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use engine::target::TargetError;
+use linux::Root;
+use linux::calls::{has_exited, open_pidfd};
+use linux::cgroup::Cgroup;
+use machine::Bytes;
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use trace::event::Event;
+use trace::session::{Ending, Options, Session};
+use trace::summary::Summary;
+use trace::wanted::{Target, Wanted};
+
+use super::stop;
+use crate::exit::Exit;
+use crate::output::{json, trace_text};
+
+/// So often, at least, the buffers are looked at.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Show migrations as the kernel makes them: who caused each, why, what became of its pages, and how
+/// long it took. Ctrl-C ends the trace with a summary by reason.
+///
+/// The kernel migrates in the context of whoever causes it, and its events name that thread: the
+/// process that calls or faults, kswapd, kcompactd. TARGET is matched by who caused a migration, and
+/// by whose pages they are where that can be known: pages that a system call names, and those of
+/// hint faults, mbind and long-term pins. Whose pages compaction, demotion, hotplug and DAMON move,
+/// nobody can tell.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pagetide trace
+  pagetide trace redis-server --duration 10s --summary
+  pagetide trace --reason numa_misplaced --stacks
+  pagetide trace --duration 1m --flamegraph migrations.svg")]
+pub(crate) struct Args {
+    /// Only what concerns this process: its pid, or its name as `ps -e` shows it. By name, also
+    /// processes that start later.
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+
+    /// Only what concerns processes of this cgroup and those below it.
+    #[arg(long, value_name = "PATH", conflicts_with = "target")]
+    cgroup: Option<String>,
+
+    /// End after this time: 10s, 5m. Left out: at Ctrl-C, or when the process TARGET exits.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+
+    /// Only migrations for these reasons, in the kernel's words (compaction, numa_misplaced), or a
+    /// part of one (syscall).
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    reason: Vec<String>,
+
+    /// With the kernel's path of each migration. Needs CAP_SYSLOG; each migration takes a little longer.
+    #[arg(long)]
+    stacks: bool,
+
+    /// Draw the time spent on each path as a flame graph. Takes stacks as --stacks does.
+    #[arg(long, value_name = "FILE.svg")]
+    flamegraph: Option<PathBuf>,
+
+    /// Only the summary.
+    #[arg(long)]
+    summary: bool,
+
+    /// Print one JSON object a line; the last one is the summary.
+    #[arg(long)]
+    json: bool,
+
+    /// Say at the end what tracing itself cost.
+    #[arg(long = "self")]
+    own_cost: bool,
+
+    /// Size of the kernel's buffer for each CPU: 16MiB. For storms in which events are lost.
+    #[arg(long, value_name = "SIZE")]
+    buffer: Option<Bytes>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let root = Root::default();
+    let (target, pidfd) = target(args, &root)?;
+    // Before the trace: a picture that cannot be written should not cost one.
+    let picture = args.flamegraph.as_deref().map(create).transpose()?;
+    let stop = stop::on_signals(&[SIGINT, SIGTERM, SIGHUP])?;
+    let options = Options {
+        wanted: Wanted { reasons: args.reason.clone(), target },
+        stacks: args.stacks || picture.is_some(),
+        buffer: args.buffer,
+    };
+    let session = Session::start(&root, &options)?;
+    for name in &session.leftovers {
+        writeln!(io::stderr(), "pagetide: removed {name}, which an earlier trace left behind")?;
+    }
+    let (summary, ending) = watch(args, session, pidfd.as_ref(), &stop)?;
+    print_summary(args, &summary, &ending)?;
+    if let Some((file, path)) = picture {
+        draw(&summary, file, path)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Follows the trace to its end.
+fn watch(
+    args: &Args,
+    mut session: Session,
+    pidfd: Option<&OwnedFd>,
+    stop: &AtomicBool,
+) -> anyhow::Result<(Summary, Ending)> {
+    let mut summary = Summary::default();
+    let began = Instant::now();
+    let left = |began: Instant| args.duration.map(|all| all.saturating_sub(began.elapsed()));
+    if !args.summary && !args.json {
+        trace_text::print_headings()?;
+    }
+    loop {
+        let round = left(began).map_or(ROUND, |left| left.min(ROUND));
+        show(args, &mut summary, &session.next(round)?)?;
+        let is_over = left(began).is_some_and(|left| left.is_zero());
+        let is_gone = pidfd.is_some_and(|pidfd| has_exited(pidfd).unwrap_or(true));
+        if stop.load(Ordering::Relaxed) || is_over || is_gone {
+            break;
+        }
+    }
+    let (events, ending) = session.finish()?;
+    show(args, &mut summary, &events)?;
+    Ok((summary, ending))
+}
+
+fn show(args: &Args, summary: &mut Summary, events: &[Event]) -> anyhow::Result<()> {
+    for event in events {
+        summary.add(event);
+    }
+    if args.summary || events.is_empty() {
+        return Ok(());
+    }
+    if args.json {
+        return json::print_lines(events);
+    }
+    Ok(trace_text::print_events(events, args.stacks)?)
+}
+
+/// What `--json` prints last.
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    summary: &'a Summary,
+    #[serde(flatten)]
+    ending: &'a Ending,
+}
+
+fn print_summary(args: &Args, summary: &Summary, ending: &Ending) -> anyhow::Result<()> {
+    if args.json {
+        return json::print_lines(&[SummaryLine { event: "summary", summary, ending }]);
+    }
+    Ok(trace_text::print_summary(summary, ending, args.stacks, args.own_cost)?)
+}
+
+/// Whom the trace is about; a single process is held by a pidfd, so that its end is noticed.
+fn target(args: &Args, root: &Root) -> anyhow::Result<(Option<Target>, Option<OwnedFd>)> {
+    if let Some(path) = &args.cgroup {
+        return Ok((Some(Target::Cgroup(Cgroup::open(root, path)?.path())), None));
+    }
+    let Some(text) = &args.target else { return Ok((None, None)) };
+    let Ok(pid) = text.parse() else {
+        return Ok((Some(Target::Name(text.clone())), None));
+    };
+    let pidfd = open_pidfd(pid).map_err(|_| TargetError::NoProcess { pid })?;
+    Ok((Some(Target::Process(pid)), Some(pidfd)))
+}
+
+fn create(path: &Path) -> anyhow::Result<(File, &Path)> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    Ok((file, path))
+}
+
+fn draw(summary: &Summary, file: File, path: &Path) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(file);
+    report::flamegraph::draw("Time in migrations", "us", &summary.folded(), &mut out)
+        .and_then(|()| {
+            out.flush().map_err(|error| report::flamegraph::DrawError::Draw(error.to_string()))
+        })
+        .with_context(|| path.display().to_string())
+}
