@@ -245,7 +245,7 @@ impl Session {
             }
         }
         Some(Event::Migration(Migration {
-            occasion: occasion(at, task, realtime_ns),
+            occasion: self.occasion(at, task, realtime_ns),
             reason,
             mode: self.decoder.mode(mode),
             counts,
@@ -281,21 +281,23 @@ impl Session {
         });
         is_wanted.then(|| {
             Event::Kernel(KernelEvent {
-                occasion: occasion(at, task, realtime_ns),
+                occasion: self.occasion(at, task, realtime_ns),
                 name: self.decoder.name(event).to_owned(),
                 fields,
             })
         })
     }
-}
 
-fn occasion(at: At, task: Task, realtime_ns: u64) -> Occasion {
-    Occasion {
-        time_ns: at.time_ns.wrapping_add(realtime_ns),
-        cpu: at.cpu,
-        tid: at.tid,
-        pid: task.pid,
-        process: task.name,
+    /// A thread may have a name of its own: that of its process is shown.
+    fn occasion(&mut self, at: At, task: Task, realtime_ns: u64) -> Occasion {
+        let of_process = task.pid.map(|pid| self.tasks.get(pid, at.time_ns).name.clone());
+        Occasion {
+            time_ns: at.time_ns.wrapping_add(realtime_ns),
+            cpu: at.cpu,
+            tid: at.tid,
+            pid: task.pid,
+            process: of_process.filter(|name| !name.is_empty()).unwrap_or(task.name),
+        }
     }
 }
 
