@@ -5,11 +5,14 @@
 //!
 //! What there is to be shown is a [`tree`]; `nodes`, `cpus` and `memory` fill it, and [`live`] knows
 //! the text of what changes. It is shown by [`mounts`], whose changing files are kept fresh by
-//! [`leases`].
+//! [`leases`]; or, where there are no namespaces, by [`inject`].
 
 mod cpuinfo;
 mod cpus;
 mod cpusets;
+#[cfg(test)]
+mod golden;
+mod inject;
 mod leases;
 mod live;
 mod mask;
@@ -31,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use model::Machine;
 
+use self::inject::Injected;
 use self::leases::Leases;
 use self::live::Live;
 use self::mounts::Mounts;
@@ -42,11 +46,13 @@ use crate::world::World;
 /// How files are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Files {
-    /// By mounts where namespaces may be had, else not at all.
+    /// By mounts where namespaces may be had, else by injected descriptors.
     #[default]
     Auto,
     /// By mounts.
     Mounts,
+    /// Calls that name them are answered, and opens are given descriptors of ours.
+    Injected,
     /// Not at all: the program reads this computer's.
     None,
 }
@@ -64,6 +70,7 @@ const PROC: [(&str, Live); 5] = [
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     by_mounts: Option<ByMounts>,
+    injected: Option<Injected>,
 }
 
 #[derive(Debug)]
@@ -82,17 +89,17 @@ impl Shown {
     /// What the kernel said, if the way of showing files was chosen and cannot be had.
     pub(crate) fn prepare(world: &World, files: Files) -> io::Result<Self> {
         let by_mounts = match files {
-            Files::None => None,
+            Files::None | Files::Injected => None,
             Files::Mounts => Some(ByMounts::new(&world.machine)?),
             Files::Auto => ByMounts::new(&world.machine).ok(),
         };
-        if files == Files::Auto && by_mounts.is_none() {
-            crate::say(
-                "no namespace for mounts may be had here: the program reads this computer's files \
-                 about nodes and CPUs; its system calls are answered all the same",
-            );
-        }
-        Ok(Self { by_mounts })
+        let injects = match files {
+            Files::Injected => true,
+            Files::Auto => by_mounts.is_none(),
+            Files::Mounts | Files::None => false,
+        };
+        let injected = if injects { Some(Injected::new(tree(&world.machine))?) } else { None };
+        Ok(Self { by_mounts, injected })
     }
 
     /// In the child, before the filter: namespaces and mounts. What came of it, as a byte.
@@ -104,7 +111,7 @@ impl Shown {
 
     /// In the child, after [`Self::enter`]: numbers of calls to be handed over in addition.
     pub(crate) fn traps(&self) -> Vec<i64> {
-        Vec::new()
+        if self.injected.is_some() { inject::TRAPS.to_vec() } else { Vec::new() }
     }
 
     /// In the supervisor: the child `pid` is about to exec; `entered` is the byte of its `enter`.
@@ -157,11 +164,11 @@ impl Shown {
     /// A call of [`Self::traps`]; `None` leaves it to the others.
     pub(crate) fn answer(
         &mut self,
-        _world: &mut World,
-        _listener: &Listener,
-        _call: &Call,
+        world: &mut World,
+        listener: &Listener,
+        call: &Call,
     ) -> Option<Answer> {
-        None
+        self.injected.as_ref()?.answer(world, listener, call)
     }
 }
 

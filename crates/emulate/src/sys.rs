@@ -7,3 +7,4 @@ pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod notify;
 pub(crate) mod seccomp;
+pub(crate) mod stat;

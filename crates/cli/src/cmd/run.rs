@@ -28,8 +28,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KERNEL", default_value = "6.12", value_parser = kernel)]
     kernel: KernelVersion,
 
-    /// How the files that describe NUMA are shown: by mounts, or not at all. The default is mounts
-    /// where the kernel allows them.
+    /// How the files that describe NUMA are shown: by mounts, by injected descriptors, or none. The
+    /// default, auto, is mounts where the kernel allows them, else injected.
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = files)]
     files: Files,
 
@@ -55,8 +55,9 @@ fn files(how: &str) -> Result<Files, String> {
     match how {
         "auto" => Ok(Files::Auto),
         "mounts" => Ok(Files::Mounts),
+        "injected" => Ok(Files::Injected),
         "none" => Ok(Files::None),
-        _ => Err("files are shown by mounts, none, or auto".to_owned()),
+        _ => Err("files are shown by mounts, injected, none, or auto".to_owned()),
     }
 }
 

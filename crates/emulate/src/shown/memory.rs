@@ -7,16 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use machine::NodeSet;
+use machine::{Node, NodeSet};
 use model::{KernelVersion, Machine};
 
 use super::tree::Tree;
 
 const TIERS: &str = "/sys/devices/virtual/memory_tiering";
-/// The kernel's number of the tier of ordinary memory: half of an abstract distance of 9, in chunks.
-const FIRST_TIER: u32 = 4;
-/// Slower tiers are numbered by latency and bandwidth; only the order matters to anybody.
-const TIER_STEP: u32 = 18;
+/// Abstract distance of ordinary memory (`MEMTIER_ADISTANCE_DRAM`).
+const DRAM_DISTANCE: u64 = 576;
+/// Abstract distances that are one tier (`MEMTIER_CHUNK_SIZE`).
+const CHUNK: u64 = 128;
 
 /// Adds all of it.
 pub(crate) fn add(tree: &mut Tree, machine: &Machine) {
@@ -29,14 +29,35 @@ pub(crate) fn add(tree: &mut Tree, machine: &Machine) {
         }
     }
     tree.device(TIERS, None);
-    for (tier, nodes) in tiers(machine) {
-        let name = format!("memory_tier{}", FIRST_TIER + TIER_STEP * u32::from(tier));
+    let mut last = None;
+    for nodes in tiers(machine).into_values() {
+        let first = nodes.first().and_then(|node| machine.topology().node(node));
+        let number = first.map_or(0, |node| tier_number(machine, node));
+        let number = last.map_or(number, |last: u64| number.max(last + 1));
+        last = Some(number);
+        let name = format!("memory_tier{number}");
         let folder = format!("{TIERS}/{name}");
         tree.line(format!("{folder}/nodelist"), nodes);
         tree.device(&folder, Some("memory_tiering"));
         let target = format!("../../../devices/virtual/memory_tiering/{name}");
         tree.link(format!("/sys/bus/memory_tiering/devices/{name}"), target);
     }
+}
+
+/// The kernel's number of a node's tier: from how much slower it is than ordinary memory.
+fn tier_number(machine: &Machine, node: &Node) -> u64 {
+    let dram = machine.topology().nodes().iter().find(|node| !node.cpus.is_empty());
+    let latency = |node: &Node| node.latency_ns.map(u64::from).filter(|&ns| ns > 0);
+    let bandwidth =
+        |node: &Node| node.bandwidth_per_s.map(|it| it.get() >> 20).filter(|&it| it > 0);
+    let mut distance = DRAM_DISTANCE;
+    if let (Some(own), Some(drams)) = (latency(node), dram.and_then(latency)) {
+        distance = distance * own / drams;
+    }
+    if let (Some(own), Some(drams)) = (bandwidth(node), dram.and_then(bandwidth)) {
+        distance = distance * drams / own;
+    }
+    distance / CHUNK
 }
 
 /// Nodes with memory by tier, the fastest first. On 6.1 all nodes that boot with the machine are of
