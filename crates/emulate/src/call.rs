@@ -24,7 +24,6 @@ pub(crate) enum Answer {
     Error(i32),
     /// The kernel makes it after all. Arguments in memory may have changed since we looked.
     Continue,
-    #[expect(dead_code, reason = "for files that cannot be mounted")]
     /// It has been answered (a descriptor was sent as its result).
     Sent,
 }

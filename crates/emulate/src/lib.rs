@@ -36,6 +36,7 @@
 //! 6. `known`: a process was seen for the first time, or has a new program (its first call after
 //!    exec waits meanwhile); `gone`: it has ended.
 //! 7. `answer`: a call that is in `traps`, before anyone else looks at it.
+//! 8. `close`: the last process has ended; ends the helper that made the mounts.
 
 mod affinity;
 mod call;

@@ -98,7 +98,7 @@ impl Shown {
             Files::Auto => by_mounts.is_none(),
             Files::Mounts | Files::None => false,
         };
-        let injected = if injects { Some(Injected::new(tree(&world.machine))?) } else { None };
+        let injected = if injects { Some(Injected::new(&world.machine)?) } else { None };
         Ok(Self { by_mounts, injected })
     }
 
@@ -189,11 +189,11 @@ impl ByMounts {
             shown.leases.add(&below(&stage, path), live, "")?;
         }
         for path in cpusets {
-            shown.mounts.cover(&path)?;
+            shown.mounts.cover(&[&path])?;
         }
         for (path, live) in PROC.into_iter().filter(|(path, _)| Path::new(path).exists()) {
             shown.leases.add_bound(&below(&stage, Path::new(path)), live)?;
-            shown.mounts.cover(Path::new(path))?;
+            shown.mounts.cover(&[Path::new(path)])?;
         }
         Ok(shown)
     }
@@ -202,12 +202,10 @@ impl ByMounts {
         let folder = process_folder(pid);
         let stage = self.mounts.stage();
         fs::create_dir(below(&stage, &folder))?;
-        for (name, live) in [("numa_maps", Live::NumaMaps(pid)), ("status", Live::Status(pid))] {
-            let path = folder.join(name);
-            self.leases.add_bound(&below(&stage, &path), live)?;
-            self.mounts.cover(&path)?;
-        }
-        Ok(())
+        let (numa_maps, status) = (folder.join("numa_maps"), folder.join("status"));
+        self.leases.add_bound(&below(&stage, &numa_maps), Live::NumaMaps(pid))?;
+        self.leases.add_bound(&below(&stage, &status), Live::Status(pid))?;
+        self.mounts.cover(&[&numa_maps, &status])
     }
 }
 

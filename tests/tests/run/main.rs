@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod ending;
+mod files;
 mod memory;
 mod moving;
 mod placing;

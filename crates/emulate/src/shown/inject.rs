@@ -18,13 +18,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use model::Machine;
 use rustix::fs::{Access, AtFlags, CWD, MemfdFlags, accessat, memfd_create};
 use tempfile::TempDir;
 
-use super::PROC;
 use super::live::Live;
 use super::mounts::FOLDERS;
 use super::tree::{Entry, Tree, below};
+use super::{PROC, cpusets};
 use crate::call::{Answer, Call};
 use crate::calls::int;
 use crate::sys::notify::Listener;
@@ -58,6 +59,8 @@ const PAGE: u64 = 4096;
 pub(crate) struct Injected {
     folder: TempDir,
     tree: Tree,
+    /// Files outside of the folders.
+    cpusets: Vec<PathBuf>,
 }
 
 /// A call, taken apart: whose folder, which path, and whether a last link is followed.
@@ -80,7 +83,9 @@ impl Injected {
     /// # Errors
     ///
     /// No folder can be made.
-    pub(crate) fn new(tree: Tree) -> io::Result<Self> {
+    pub(crate) fn new(machine: &Machine) -> io::Result<Self> {
+        let mut tree = super::tree(machine);
+        let cpusets = cpusets::add(&mut tree, machine);
         let shared = Path::new("/dev/shm");
         let base = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("pagetide-run-").tempdir_in(base)?;
@@ -92,7 +97,7 @@ impl Injected {
                 .mode(0o444)
                 .open(below(folder.path(), path))?;
         }
-        Ok(Self { folder, tree })
+        Ok(Self { folder, tree, cpusets })
     }
 
     /// Answers a call that names one of our files; `None` for all others.
@@ -105,9 +110,6 @@ impl Injected {
         let named = named(call)?;
         let path = resolve(self.folder.path(), call.tid, &named)?;
         let found = self.find(world, call.tid, &path)?;
-        if !listener.is_waiting(call.id) {
-            return Some(Answer::Continue);
-        }
         let answer = match call.number {
             libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 => {
                 self.open(world, listener, call, found)
@@ -127,7 +129,8 @@ impl Injected {
         if let Ok(rest) = path.strip_prefix("/proc") {
             return live_of_proc(world, tid, path, rest).map(Found::Live);
         }
-        if !FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+        let is_ours = FOLDERS.iter().any(|folder| path.starts_with(folder));
+        if !is_ours && !self.cpusets.iter().any(|file| file == path) {
             return None;
         }
         Some(Found::Here(below(self.folder.path(), path)))
@@ -303,7 +306,7 @@ fn live_of_proc(world: &mut World, tid: u32, path: &Path, rest: &Path) -> Option
     };
     let pid = match process.to_str()? {
         "self" => world.process_of(tid),
-        number => world.process_of_any(number.parse().ok()?),
+        number => world.process_of(number.parse().ok()?),
     };
     pid.map(live)
 }

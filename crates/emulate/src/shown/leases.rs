@@ -119,8 +119,9 @@ impl Leases {
 
     /// Forgets the files below a folder.
     pub(crate) fn drop_below(&mut self, folder: &Path) {
-        let gone = self.files.extract_if(.., |_, leased| leased.path.starts_with(folder));
-        for (_, leased) in gone {
+        let is_below = |(_, leased): &(&RawFd, &Leased)| leased.path.starts_with(folder);
+        let gone: Vec<RawFd> = self.files.iter().filter(is_below).map(|(&file, _)| file).collect();
+        for leased in gone.into_iter().filter_map(|file| self.files.remove(&file)) {
             if let Kind::Bound { watch, .. } = leased.kind {
                 self.by_watch.remove(&watch);
                 // The watch of a file that is gone is gone too.

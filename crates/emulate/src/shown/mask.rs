@@ -20,7 +20,6 @@ pub(crate) fn node_mask(nodes: NodeSet) -> String {
     mask(NODE_BITS, nodes.iter().map(|node| node.index()))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "CPU numbers end at 8191")]
 const fn index(cpu: CpuId) -> usize {
     cpu.get() as usize
 }

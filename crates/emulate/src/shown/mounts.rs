@@ -86,13 +86,15 @@ impl Mounts {
         PathBuf::from(format!("/proc/self/fd/{}", self.stage.as_raw_fd()))
     }
 
-    /// Binds a file of the stage over the one that has its path.
+    /// Binds files of the stage over those that have their paths. One message for all of them: on
+    /// a busy computer the helper's turn to run is what takes long.
     ///
     /// # Errors
     ///
     /// `ENOENT`: there is none. `EPERM`: it may not be covered.
-    pub(crate) fn cover(&mut self, path: &Path) -> io::Result<()> {
-        self.socket.write_all(format!("{}\n", path.display()).as_bytes())?;
+    pub(crate) fn cover(&mut self, paths: &[&Path]) -> io::Result<()> {
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        self.socket.write_all(format!("{}\n", paths.join("\t")).as_bytes())?;
         let mut answer = [FAILED; 5];
         self.socket.read_exact(&mut answer)?;
         let [status, errno @ ..] = answer;
@@ -137,18 +139,18 @@ fn end() -> ! {
 
 /// The helper's life: until our end of the socket is closed.
 fn help(tree: &Tree, mut socket: UnixStream) -> io::Result<()> {
-    let (stage, entered) = match set_up(tree) {
+    let (stage, source, entered) = match set_up(tree) {
         Ok(done) => done,
         Err(error) => return socket.write_all(&report(FAILED, 0, error_number(&error))),
     };
     let is_user = u8::from(entered == Entered::UserAndMounts);
     socket.write_all(&report(DONE, is_user, stage.as_raw_fd()))?;
-    let root = PathBuf::from(format!("/proc/self/fd/{}", stage.as_raw_fd()));
+    let root = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
     let mut lines = BufReader::new(socket.try_clone()?);
     let mut line = String::new();
     while lines.read_line(&mut line)? > 0 {
-        let path = Path::new(line.trim_end());
-        let answer = match cover(&root, path) {
+        let mut paths = line.trim_end_matches('\n').split('\t').map(Path::new);
+        let answer = match paths.try_for_each(|path| cover(&root, path)) {
             Ok(()) => report(DONE, 0, 0),
             Err(error) => report(FAILED, 0, error_number(&error)),
         };
@@ -169,7 +171,9 @@ fn report(status: u8, entered: u8, number: i32) -> [u8; 6] {
     [status, entered, a, b, c, d]
 }
 
-fn set_up(tree: &Tree) -> io::Result<(OwnedFd, Entered)> {
+/// The stage as we write it, the same as it is shown (read-only, which binds inherit), and what was
+/// entered.
+fn set_up(tree: &Tree) -> io::Result<(OwnedFd, OwnedFd, Entered)> {
     let entered = enter()?;
     let under = FOLDERS[0];
     mount("pagetide", under, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
@@ -177,19 +181,24 @@ fn set_up(tree: &Tree) -> io::Result<(OwnedFd, Entered)> {
     let stage =
         rustix::fs::open(under, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     tree.write(Path::new(under))?;
-    let root = PathBuf::from(format!("/proc/self/fd/{}", stage.as_raw_fd()));
-    for folder in FOLDERS.map(Path::new) {
-        let is_host = folder.is_dir();
-        if is_host && tree.get(folder).is_some() {
-            cover(&root, folder)?;
-        }
+    let hosts: Vec<&Path> = FOLDERS.iter().map(Path::new).filter(|it| it.is_dir()).collect();
+    mount_bind(under, under)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(under, flags, "")?;
+    let source = open_folder(under)?;
+    let root = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+    for folder in hosts.into_iter().filter(|folder| tree.get(folder).is_some()) {
+        cover(&root, folder)?;
     }
-    Ok((stage, entered))
+    Ok((stage, source, entered))
 }
 
-/// Binds what the stage has at `path` over what is there, read-only.
+fn open_folder(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Binds what the stage has at `path` over what is there.
 fn cover(stage: &Path, path: &Path) -> io::Result<()> {
-    mount_bind(below(stage, path), path)?;
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    Ok(mount_remount(path, flags, "")?)
+    Ok(mount_bind(below(stage, path), path)?)
 }

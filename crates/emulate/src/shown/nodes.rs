@@ -107,7 +107,8 @@ fn add_access(tree: &mut Tree, folder: &str, topology: &Topology, node: &Node) {
             let link = format!("{access}/targets/node{}", target.id);
             tree.link(link, format!("../../../node{}", target.id));
         }
-        tree.device(&access, None);
+        tree.add(format!("{access}/power"), Entry::Folder);
+        tree.add(format!("{access}/uevent"), Entry::Text(0o644, String::new()));
     }
 }
 

@@ -124,7 +124,6 @@ impl Listener {
     /// # Errors
     ///
     /// `ENOENT`: the caller went away. `EMFILE`: it has no room. `EINVAL`: the kernel is too old.
-    #[expect(dead_code, reason = "for files that cannot be mounted")]
     pub(crate) fn send_descriptor(
         &self,
         id: u64,

@@ -1,0 +1,163 @@
+//! The files that describe NUMA: unmodified programs find the nodes and CPUs of the machine, as root
+//! and as an ordinary user, by mounts and by injected descriptors.
+
+use std::process::{Command, Output, Stdio};
+
+use super::{pagetide, run, text};
+
+const WAYS: [&str; 2] = ["mounts", "injected"];
+
+fn say(way: &str, machine: &str, words: &[&str]) -> String {
+    let all = [&["--files", way, "--machine", machine, "--"], words].concat();
+    let output = run(&all);
+    assert!(output.status.success(), "{words:?} by {way}: {output:?}");
+    text(&output.stdout)
+}
+
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The lines of `numactl --hardware`, without sizes.
+fn hardware(way: &str, machine: &str) -> Vec<String> {
+    let said = say(way, machine, &["numactl", "--hardware"]);
+    let lines = said.lines().filter(|line| !line.contains(" size: ") && !line.contains(" free: "));
+    lines.map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn numactl_prints_the_nodes_and_distances_of_the_machine() {
+    for way in WAYS {
+        let lines = hardware(way, "two-socket");
+        let expected = [
+            "available: 2 nodes (0-1)",
+            "node 0 cpus: 0 1",
+            "node 1 cpus: 2 3",
+            "node distances:",
+            "node   0   1",
+            "  0:  10  21",
+            "  1:  21  10",
+        ];
+        assert_eq!(lines, expected, "by {way}");
+    }
+}
+
+#[test]
+fn numactl_finds_four_sockets_and_a_memory_only_node() {
+    for way in WAYS {
+        let four = hardware(way, "four-socket");
+        assert_eq!(four[0], "available: 4 nodes (0-3)", "by {way}");
+        assert_eq!(four[4], "node 3 cpus: 3", "by {way}");
+        let cxl = hardware(way, "dram-cxl");
+        assert_eq!(cxl[3], "node 2 cpus:", "by {way}");
+        assert_eq!(cxl.last().unwrap(), "  2:  24  34  10", "by {way}");
+    }
+}
+
+#[test]
+fn numactl_shows_the_policy_and_the_cpus_that_it_set() {
+    for way in WAYS {
+        let words = ["numactl", "--cpunodebind=1", "--interleave=0,1", "numactl", "--show"];
+        let said = say(way, "two-socket", &words);
+        for line in ["policy: interleave", "physcpubind: 2 3", "cpubind: 1", "membind: 0 1"] {
+            assert!(said.lines().any(|said| said.trim_end() == line), "{line} by {way}: {said}");
+        }
+    }
+}
+
+#[test]
+fn numastat_counts_the_stack_of_a_program_where_it_was_bound() {
+    for way in WAYS {
+        // The stack is the shell's own; pages of files may lie where numactl had them.
+        let script = "numastat -p $$ | grep ^Stack";
+        let words = ["numactl", "--membind=1", "sh", "-c", script];
+        let said = say(way, "two-socket", &words);
+        let fields: Vec<f64> = said.split_whitespace().skip(1).flat_map(str::parse).collect();
+        assert_eq!(fields.len(), 3, "by {way}: {said}");
+        assert!(fields[1] > fields[0], "by {way}: {said}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_is_fresh_at_each_open() {
+    for way in WAYS {
+        let script = "f=/sys/devices/system/node/node1/meminfo; g=/proc/self/status; \
+                      a=$(cat $f); b=$(numactl --membind=1 sh -c \"cat $f\"); \
+                      test \"$a\" != \"$b\" && taskset -c 3 grep Cpus_allowed_list $g && \
+                      grep Cpus_allowed_list $g";
+        let said = say(way, "two-socket", &["sh", "-c", script]);
+        let expected = "Cpus_allowed_list:\t3\nCpus_allowed_list:\t0-3\n";
+        assert_eq!(said, expected, "by {way}");
+    }
+}
+
+#[test]
+fn lscpu_and_hwloc_find_the_sockets() {
+    for way in WAYS {
+        let said = say(way, "four-socket", &["lscpu", "-p=CPU,SOCKET,NODE"]);
+        let cpus: Vec<&str> = said.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(cpus, ["0,0,0", "1,1,1", "2,2,2", "3,3,3"], "by {way}");
+        assert_eq!(say(way, "four-socket", &["nproc"]), "4\n", "by {way}");
+    }
+    if has("lstopo-no-graphics") {
+        let words = ["lstopo-no-graphics", "--of", "console", "--only", "numanode", "--no-caches"];
+        let said = say("mounts", "four-socket", &words);
+        assert_eq!(said.matches("NUMANode").count(), 4, "{said}");
+    }
+}
+
+#[test]
+fn what_is_listed_can_be_opened_and_asked_about() {
+    for way in WAYS {
+        let script = "cd / && for f in /sys/devices/system/node/node1/* /sys/bus/node/devices/*; do \
+                      test -e $f || echo no $f; done; \
+                      ls /sys/devices/system/node | grep -c '^node'; \
+                      readlink /sys/devices/system/node/node1/cpu2; \
+                      stat -c %F /sys/devices/system/node/node1; \
+                      test -e /sys/devices/system/node/node2 || echo two";
+        let said = say(way, "two-socket", &["sh", "-c", script]);
+        assert_eq!(said, "2\n../../cpu/cpu2\ndirectory\ntwo\n", "by {way}");
+    }
+}
+
+/// As user nobody, from a copy of the binary that everybody may read.
+fn as_nobody(words: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("pagetide");
+    std::fs::copy(pagetide(), &binary).unwrap();
+    let opened = Command::new("chmod").args(["755"]).arg(folder.path()).status().unwrap();
+    assert!(opened.success());
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "setpriv"]).args(user).arg(&binary).arg("run");
+    command.args(words).current_dir("/").stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn an_ordinary_user_sees_the_same_and_stays_itself() {
+    if !is_root() {
+        return; // The other tests have shown it already.
+    }
+    for way in WAYS {
+        let script =
+            "id -u; numactl --hardware | head -1; grep Mems_allowed_list /proc/self/status";
+        let output = as_nobody(&["--files", way, "--", "sh", "-c", script]);
+        let expected = "65534\navailable: 2 nodes (0-1)\nMems_allowed_list:\t0-1\n";
+        assert_eq!(text(&output.stdout), expected, "by {way}: {output:?}");
+    }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    })
+}
+
+#[test]
+fn nothing_is_left_mounted_or_running() {
+    let before = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    say("mounts", "two-socket", &["sh", "-c", "for i in 1 2 3; do cat /proc/self/status; done"]);
+    assert_eq!(std::fs::read_to_string("/proc/self/mounts").unwrap(), before);
+}
