@@ -6,8 +6,9 @@
 //! - In a folder of ours a fresh file takes the place of the one that was opened, so that each open
 //!   has its own text, and the next finds a lease again.
 //! - A file that is bound over another cannot be replaced. Its lease is taken again when all who
-//!   have it open have closed it; who opens it meanwhile sees the same text, and a text that is
-//!   older than [`STALE_AFTER`] is overwritten in place.
+//!   have it open have closed it, and we have been told; who opens it meanwhile sees the same text,
+//!   and a text that is older than [`STALE_AFTER`] is overwritten in place. No change that the model
+//!   makes for a call is missed: what was closed before the call is seen before it is answered.
 //!
 //! A break is answered without waiting for anybody, so it cannot be part of a deadlock: a program
 //! that is in open(2) holds no lock that we would need.
