@@ -168,6 +168,9 @@ impl Shown {
         listener: &Listener,
         call: &Call,
     ) -> Option<Answer> {
+        if let Some(shown) = &mut self.by_mounts {
+            shown.leases.take_again();
+        }
         self.injected.as_ref()?.answer(world, listener, call)
     }
 }

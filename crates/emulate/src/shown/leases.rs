@@ -13,7 +13,7 @@
 //! A break is answered without waiting for anybody, so it cannot be part of a deadlock: a program
 //! that is in open(2) holds no lock that we would need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -61,6 +61,8 @@ pub(crate) struct Leases {
     poll: OwnedFd,
     files: BTreeMap<RawFd, Leased>,
     by_watch: BTreeMap<i32, RawFd>,
+    /// Bound files that have no lease just now.
+    loose: BTreeSet<RawFd>,
 }
 
 impl Leases {
@@ -76,7 +78,8 @@ impl Leases {
         for descriptor in [breaks.as_fd(), closes.as_fd()] {
             epoll::add(&poll, descriptor, EventData::new_u64(0), EventFlags::IN)?;
         }
-        Ok(Self { breaks, closes, poll, files: BTreeMap::new(), by_watch: BTreeMap::new() })
+        let (files, by_watch, loose) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Ok(Self { breaks, closes, poll, files, by_watch, loose })
     }
 
     pub(crate) fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -143,8 +146,11 @@ impl Leases {
             }
         }
         for (file, closed) in self.events() {
-            if closed { self.take_again(file) } else { self.refresh_if_stale(world, file) }
+            if !closed {
+                self.refresh_if_stale(world, file);
+            }
         }
+        self.take_again();
     }
 
     /// Writes the text and lets everybody in who waits.
@@ -156,6 +162,7 @@ impl Leases {
         if let Kind::Bound { loose_since, .. } = &mut leased.kind {
             *loose_since = Some(Instant::now());
             let _ = lease::release(&leased.file);
+            self.loose.insert(file);
             return;
         }
         let (path, live) = (leased.path.clone(), leased.live);
@@ -189,14 +196,19 @@ impl Leases {
         }
     }
 
-    fn take_again(&mut self, file: RawFd) {
-        let Some(leased) = self.files.get_mut(&file) else { return };
-        if let Kind::Bound { loose_since, .. } = &mut leased.kind
-            && loose_since.is_some()
-            && lease::take(&leased.file).is_ok()
-        {
+    /// Takes the leases again of bound files that everybody has closed. The kernel tells of a close
+    /// a little before it lets us: so this is tried before each call is answered, too.
+    pub(crate) fn take_again(&mut self) {
+        let files = &mut self.files;
+        self.loose.retain(|file| {
+            let Some(leased) = files.get_mut(file) else { return false };
+            let Kind::Bound { loose_since, .. } = &mut leased.kind else { return false };
+            if lease::take(&leased.file).is_err() {
+                return true;
+            }
             *loose_since = None;
-        }
+            false
+        });
     }
 
     /// Which bound files were opened (`false`) or closed (`true`).
