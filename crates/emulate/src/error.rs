@@ -5,7 +5,7 @@ use std::io;
 
 use linux::Errno;
 
-/// Why [`crate::run`] gave up before the program ran.
+/// Why [`crate::run()`] gave up before the program ran.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
