@@ -20,5 +20,6 @@ mod mounts;
 pub mod port;
 pub mod protocol;
 mod reaper;
+mod reset;
 mod serve;
 mod sys;

@@ -1,6 +1,6 @@
 //! The messages between the lab and the agent in its guest.
 //!
-//! The guest speaks first ([`Message::Ready`]). Each put and each run has a number that the lab
+//! The guest speaks first ([`Message::Ready`]). Each put, run and reset has a number that the lab
 //! chose; several may be under way at once, and their messages interleave. Every one of them ends
 //! with [`Message::Ended`] or [`Message::Failed`], and nothing follows that.
 //!
@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 
 /// Changes with every change of this file. Both ends are one binary: it is here for a lab that was
 /// told to pack another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Number of a put or a run, chosen by the lab, never used twice in a guest.
 pub type Id = u32;
@@ -59,6 +59,11 @@ pub enum Message {
         id: Id,
         /// Signal number.
         signal: u8,
+    },
+    /// End what runs, and put the guest back to how it was when it began to serve.
+    Reset {
+        /// Number of this reset.
+        id: Id,
     },
     /// Switch the guest off.
     PowerOff,
@@ -174,6 +179,7 @@ const OUTPUT: u8 = 8;
 const TOOK: u8 = 9;
 const ENDED: u8 = 10;
 const FAILED: u8 = 11;
+const RESET: u8 = 12;
 
 impl Message {
     /// The payload of a frame that carries this message.
@@ -185,6 +191,7 @@ impl Message {
             Self::Input { id, bytes } => to.byte(INPUT).word(*id).bytes(bytes),
             Self::Resize { id, size } => to.byte(RESIZE).word(*id).size(*size),
             Self::Signal { id, signal } => to.byte(SIGNAL).word(*id).byte(*signal),
+            Self::Reset { id } => to.byte(RESET).word(*id),
             Self::PowerOff => to.byte(POWER_OFF),
             Self::Ready { version, kernel } => {
                 to.byte(READY).word(*version).bytes(kernel.as_bytes())
@@ -223,6 +230,7 @@ impl Message {
             INPUT => Self::Input { id: from.word()?, bytes: from.bytes()? },
             RESIZE => Self::Resize { id: from.word()?, size: from.size()? },
             SIGNAL => Self::Signal { id: from.word()?, signal: from.byte()? },
+            RESET => Self::Reset { id: from.word()? },
             POWER_OFF => Self::PowerOff,
             READY => Self::Ready { version: from.word()?, kernel: from.text()? },
             OUTPUT => Self::Output {
@@ -390,6 +398,7 @@ mod tests {
             (id(), any_bytes()).prop_map(|(id, bytes)| Message::Input { id, bytes }),
             (id(), any_size()).prop_map(|(id, size)| Message::Resize { id, size }),
             (id(), any::<u8>()).prop_map(|(id, signal)| Message::Signal { id, signal }),
+            id().prop_map(|id| Message::Reset { id }),
             Just(Message::PowerOff),
             (any::<u32>(), ".*").prop_map(|(version, kernel)| Message::Ready { version, kernel }),
             (id(), stream, any_bytes()).prop_map(|(id, stream, bytes)| Message::Output {

@@ -17,6 +17,7 @@ use crate::job::Job;
 use crate::port::{Receiver, Sender, lock};
 use crate::protocol::{Command, End, Id, Message, VERSION};
 use crate::reaper::Reaper;
+use crate::reset::Baseline;
 
 type Jobs = Arc<Mutex<BTreeMap<Id, Job>>>;
 
@@ -24,6 +25,7 @@ type Jobs = Arc<Mutex<BTreeMap<Id, Job>>>;
 struct Agent {
     sender: Arc<Sender<File>>,
     reaper: Arc<Reaper>,
+    baseline: Arc<Baseline>,
     jobs: Jobs,
     files: BTreeMap<Id, (File, PathBuf)>,
 }
@@ -38,6 +40,7 @@ pub(crate) fn serve(port: File) -> io::Result<()> {
     let mut agent = Agent {
         sender: Arc::new(Sender::new(port.try_clone()?)),
         reaper: Arc::default(),
+        baseline: Arc::new(Baseline::take()),
         jobs: Jobs::default(),
         files: BTreeMap::new(),
     };
@@ -67,6 +70,10 @@ impl Agent {
             Message::Took { id, bytes } => self.with_job(id, |job| job.took(bytes)),
             Message::Resize { id, size } => self.with_job(id, |job| job.resize(size)),
             Message::Signal { id, signal } => self.with_job(id, |job| job.signal(signal)),
+            Message::Reset { id } => {
+                self.reset(id);
+                Ok(())
+            }
             // These are the guest's to say; the serving loop has the end of all.
             Message::PowerOff
             | Message::Ready { .. }
@@ -104,6 +111,19 @@ impl Agent {
                 self.sender.send(&Message::Failed { id, code, text })
             }
         }
+    }
+
+    /// On a thread of its own: those that it kills are collected meanwhile.
+    fn reset(&self, id: Id) {
+        let (sender, baseline) = (Arc::clone(&self.sender), Arc::clone(&self.baseline));
+        thread::spawn(move || {
+            let message = match baseline.restore() {
+                Ok(()) => Message::Ended { id, end: End::Code(0) },
+                Err(text) => Message::Failed { id, code: 1, text },
+            };
+            // The lab is gone: the serving loop sees it too, and ends.
+            let _ = sender.send(&message);
+        });
     }
 
     fn put(&mut self, id: Id, path: &Path, mode: u32) -> io::Result<()> {

@@ -9,6 +9,7 @@
 
 mod cmd {
     pub(crate) mod actor;
+    mod conformance;
     pub(crate) mod demo;
     pub(crate) mod explain;
     pub(crate) mod lab;

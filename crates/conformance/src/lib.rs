@@ -8,7 +8,9 @@
 mod calls;
 mod explain;
 mod look;
+mod page;
 mod player;
 
 pub use explain::{ExplainedStep, explain};
-pub use player::{Player, case_machine, kernel_version};
+pub use page::{Cause, Causes, PageError, Played, page, play_on_model};
+pub use player::{Player, case_machine, case_topology, kernel_version};

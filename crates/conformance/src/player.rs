@@ -73,6 +73,16 @@ pub const fn kernel_version(kernel: Kernel) -> KernelVersion {
 ///
 /// Never: the description is a valid one.
 pub fn case_machine(version: KernelVersion) -> Machine {
+    let options = Options { thp: ThpMode::Madvise, ..Options::default() };
+    Machine::boot(case_topology(), version, options)
+}
+
+/// What [`case_machine`] is made of, and a guest in which the cases are played.
+///
+/// # Panics
+///
+/// Never: the description is a valid one.
+pub fn case_topology() -> Topology {
     let node = |id: u16, cpus: &str| Node {
         id: NodeId::new(id).expect("a small number is a node number"),
         cpus: cpus.parse().expect("a CPU list"),
@@ -84,8 +94,7 @@ pub fn case_machine(version: KernelVersion) -> Machine {
     };
     let distances = vec![vec![10, 21, 31], vec![21, 10, 41], vec![31, 41, 10]];
     let nodes = vec![node(0, "0-1"), node(1, "2-3"), node(2, "")];
-    let topology = Topology::new("cases", nodes, Some(distances)).expect("a valid machine");
-    Machine::boot(topology, version, Options { thp: ThpMode::Madvise, ..Options::default() })
+    Topology::new("cases", nodes, Some(distances)).expect("a valid machine")
 }
 
 impl Player {

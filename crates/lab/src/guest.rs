@@ -88,6 +88,12 @@ pub enum GuestError {
         /// The agent's version.
         theirs: u32,
     },
+    /// The guest is no longer what it was after its boot.
+    #[error("in the guest: {text}: boot another one")]
+    Reset {
+        /// What was tried, and what the guest's kernel said.
+        text: String,
+    },
     /// A file could not be written or read in the guest.
     #[error("in the guest: {text}")]
     File {
@@ -234,6 +240,16 @@ impl Guest {
     /// [`GuestError::Gone`].
     pub fn start(&self, command: Command) -> Result<Running<'_>, GuestError> {
         self.begin(|id| Message::Run { id, command })
+    }
+
+    /// Ends all that runs in the guest, and puts it back to how it was after its boot: mounts,
+    /// cgroups, hugetlb pools, settings of memory. Files stay.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Reset`] when something cannot be put back; [`GuestError::Gone`].
+    pub fn reset(&self) -> Result<(), GuestError> {
+        self.begin(|id| Message::Reset { id })?.wait_for_reset()
     }
 
     /// Switches the guest off, and waits for it.

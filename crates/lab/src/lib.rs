@@ -11,8 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod actor;
 mod apt;
 pub mod command;
+pub mod conformance;
 pub mod console;
 mod cpio;
 mod debian;

@@ -141,6 +141,7 @@ impl Reading {
             | Message::Input { .. }
             | Message::Resize { .. }
             | Message::Signal { .. }
+            | Message::Reset { .. }
             | Message::PowerOff => {}
         }
     }

@@ -107,6 +107,17 @@ impl<'g> Running<'g> {
         }
     }
 
+    pub(crate) fn wait_for_reset(mut self) -> Result<(), GuestError> {
+        drop(self.take_input());
+        match self.next_event()? {
+            Event::Ended(_) => Ok(()),
+            Event::Failed { text, .. } => Err(GuestError::Reset { text }),
+            Event::Output(..) => {
+                Err(GuestError::Reset { text: "a reset says something".to_owned() })
+            }
+        }
+    }
+
     fn next_event(&mut self) -> Result<Event, GuestError> {
         let event = self.events.recv().map_err(|_| self.guest.gone())?;
         self.ended = !matches!(event, Event::Output(..));

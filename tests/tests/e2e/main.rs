@@ -47,8 +47,10 @@ mod said;
 mod target;
 
 mod bad_input;
+mod conformance;
 mod explain;
 mod filters;
+mod grown_lab;
 mod huge;
 mod lasting;
 mod lifetime;

@@ -9,11 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use machine::NodeSet;
+use scenario::layout::FIRST_HOG;
 use scenario::{Actor, Seen, Step};
 
 use super::board::Board;
 use super::error_seen;
 use super::part::{Performed, Unable};
+use crate::sys::{self, Backing, Rights};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const NODES: &str = "/sys/devices/system/node";
@@ -22,13 +24,17 @@ const KSM: &str = "/sys/kernel/mm/ksm";
 const INSTANCE: &str = "/sys/kernel/tracing/instances/pagetide-actor";
 /// Whole scans without a merge that show that KSM is done: a page is merged at the second look.
 const KSM_SCANS: u64 = 4;
+/// Bytes of a THP.
+const HUGE_BYTES: u64 = 2 << 20;
 /// How often something that must come soon is looked for, a millisecond apart.
 const TRIES: u32 = 5000;
 
 /// What every scenario takes for granted, where this kernel has it and we may write it.
-const SETTINGS: [(&str, &str); 2] = [
+const SETTINGS: [(&str, &str); 3] = [
     ("/proc/sys/kernel/numa_balancing", "0"),
     ("/sys/kernel/mm/transparent_hugepage/enabled", "madvise"),
+    // khugepaged, which would make THPs whole again between two steps, sleeps for 49 days.
+    ("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295"),
 ];
 
 /// What a case has changed.
@@ -105,6 +111,12 @@ impl Around {
 
     /// Makes the settings that every scenario takes for granted.
     pub(crate) fn settle(&mut self) {
+        // With one area to look at, khugepaged has looked before it sleeps; else it would at ours.
+        let (address, bytes) = (FIRST_HOG - HUGE_BYTES, HUGE_BYTES);
+        let anonymous = Backing::Anonymous { shared: false, hugetlb: false };
+        let _ = sys::map(address, bytes, anonymous)
+            .and_then(|()| sys::advise(address, bytes, libc::MADV_HUGEPAGE))
+            .and_then(|()| sys::protect(address, bytes, Rights::None));
         for (file, wanted) in SETTINGS {
             let Ok(was) = fs::read_to_string(file) else { continue };
             if fs::write(file, wanted).is_ok() {
@@ -137,11 +149,14 @@ impl Around {
 
     fn weight(&mut self, node: u16, value: Option<&str>) -> Performed {
         let file = Path::new(WEIGHTS).join(format!("node{node}"));
-        let Ok(text) = fs::read_to_string(&file) else {
-            return Ok(Some(Seen::Text("nofile".into())));
+        let text = fs::read_to_string(&file).ok();
+        let Some(value) = value else {
+            let text = text.as_deref().map_or("nofile", str::trim);
+            return Ok(Some(Seen::Text(text.to_owned())));
         };
-        let Some(value) = value else { return Ok(Some(Seen::Text(text.trim().to_owned()))) };
-        self.weights.entry(file.clone()).or_insert(text);
+        if let Some(text) = text {
+            self.weights.entry(file.clone()).or_insert(text);
+        }
         let written = fs::write(&file, value);
         Ok(Some(error_seen(written).unwrap_or_else(|| Seen::Text("ok".into()))))
     }

@@ -57,6 +57,7 @@ pub struct Director {
     around: Around,
     kernel_pages: KernelPages,
     own: Vec<AddrRange>,
+    common: Vec<AddrRange>,
     /// Where the heap ended when `own` was learnt.
     heap_end: usize,
     kthread: i32,
@@ -113,6 +114,7 @@ impl Director {
             around: Around::default(),
             kernel_pages: KernelPages::default(),
             own: Vec::new(),
+            common: Vec::new(),
             heap_end: 0,
             kthread: kernel_thread(&root)?,
             folder,
@@ -130,6 +132,7 @@ impl Director {
     fn learn_own_memory(&mut self, root: &Root) -> Result<(), ReadError> {
         let mut vvar: Option<AddrRange> = None;
         self.own.clear();
+        self.common.clear();
         for mapping in maps::read(root, std::process::id())? {
             let range = mapping.range;
             let bytes = range.bytes().get();
@@ -139,9 +142,12 @@ impl Director {
                 vvar = AddrRange::new(vvar.map_or(range.start(), AddrRange::start), range.end());
             } else if mapping.permissions.write && !mapping.permissions.shared {
                 self.own.push(range);
-            } else if mapping.inode != 0 && mapping.permissions.read {
+            } else if mapping.inode != 0
+                && mapping.permissions.read
+                && sys::advise(range.start(), bytes, libc::MADV_POPULATE_READ).is_ok()
+            {
                 // What cannot be read in is not ours to move either.
-                let _ = sys::advise(range.start(), bytes, libc::MADV_POPULATE_READ);
+                self.common.push(range);
             }
         }
         self.heap_end = sys::heap_end();
@@ -181,6 +187,7 @@ impl Director {
             desk: self.desk,
             kernel_pages: self.kernel_pages,
             own: self.own.clone(),
+            common: self.common.clone(),
             kthread: self.kthread,
             tmpfs: self.folder.join("tmpfs"),
             ramfs: self.folder.join("ramfs"),

@@ -20,6 +20,9 @@ use super::board::{Board, KernelPages};
 use super::errno_seen;
 use crate::sys::{self, Desk};
 
+/// Bytes that one table of the lowest level maps.
+const TABLE_BYTES: u64 = 2 << 20;
+
 /// What all processes of a scenario know.
 #[derive(Debug)]
 pub(crate) struct Script {
@@ -29,6 +32,8 @@ pub(crate) struct Script {
     pub(crate) kernel_pages: KernelPages,
     /// Our own writable memory: heap, stack, data.
     pub(crate) own: Vec<AddrRange>,
+    /// Our program, and what we share: memory that no process of ours copies.
+    pub(crate) common: Vec<AddrRange>,
     /// A kernel thread.
     pub(crate) kthread: i32,
     /// Folders with a tmpfs and a ramfs, where they could be mounted.
@@ -164,8 +169,17 @@ impl Part {
         board.pass_turn(step + 1);
     }
 
-    /// Makes all of its own writable memory its own, as it is after a fork only once it is written.
+    /// Makes all of its own writable memory its own, as it is after a fork only once it is written;
+    /// and has page tables for the rest.
     fn settle(&self) {
+        for range in &self.script.common {
+            let first_of_tables =
+                (range.start() / TABLE_BYTES + 1..).map(|table| table * TABLE_BYTES);
+            let inside = first_of_tables.take_while(|&address| address < range.end());
+            for address in std::iter::once(range.start()).chain(inside) {
+                sys::read(address);
+            }
+        }
         for range in &self.script.own {
             // A range that is gone, or cannot be had, is one that will not disturb.
             let _ = sys::populate_for_writing(range.start(), range.bytes().get());

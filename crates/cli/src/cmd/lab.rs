@@ -4,17 +4,24 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
+use super::conformance;
 use lab::{Accel, KernelSource, LabOptions, Streams, interactive, run_command};
 
 /// Boot a real Debian kernel under QEMU as the machine that a machine.toml describes, run a command
 /// in it, and return its exit code. Without a command: a shell.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   pagetide lab --with numactl -- numactl -H
   pagetide lab --machine four-socket --kernel 6.1 -- pagetide machine
-  pagetide lab --machine dram-cxl --with memhog")]
+  pagetide lab --machine dram-cxl --with memhog"
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    tool: Option<Tool>,
+
     /// A built-in machine (two-socket, four-socket, snc-4, dram-cxl), or a machine.toml.
     #[arg(long, value_name = "NAME|FILE", default_value = "two-socket")]
     machine: String,
@@ -48,8 +55,17 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+/// What the lab does by itself.
+#[derive(clap::Subcommand)]
+enum Tool {
+    Conformance(conformance::Args),
+}
+
 /// Runs the command and returns its exit code, which is that of `pagetide lab` too.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    if let Some(Tool::Conformance(args)) = &args.tool {
+        return conformance::run(args);
+    }
     let mut options = LabOptions::new(machine::load(&args.machine)?)?;
     options.kernel = args.kernel.clone();
     options.with.clone_from(&args.with);

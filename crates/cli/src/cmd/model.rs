@@ -56,7 +56,7 @@ struct ExplainArgs {
     kernel: Kernel,
 }
 
-fn parse_kernel(text: &str) -> Result<Kernel, String> {
+pub(crate) fn parse_kernel(text: &str) -> Result<Kernel, String> {
     let kernels = [Kernel::V6_1, Kernel::V6_12, Kernel::V7_3];
     let known = || kernels.map(Kernel::name).join(", ");
     kernels

@@ -1,0 +1,152 @@
+//! The conformance table: case files in a guest, each result beside the one in the file and the one
+//! of the model.
+//!
+//! Called by `pagetide lab conformance` and by the end-to-end tests. One guest plays all cases of a
+//! kernel; a case that does not end as the file says, or on which the model differs, is told.
+//! Where file and kernel differ, the kernel is right.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use conformance::{Player, case_machine, case_topology, kernel_version};
+use scenario::oracle::{agrees_with_line, differences};
+use scenario::{Case, Kernel, Record, parse_case_file};
+
+use crate::actor::with_actor;
+use crate::command::LabOptions;
+use crate::kernels::KernelSource;
+
+/// Words for the command line of a guest that plays cases: pages of the kernel are where they were,
+/// and memfd_secret is there.
+pub const CMDLINE: &str = "nokaslr secretmem.enable=1";
+/// Cases that are sent ahead.
+const AHEAD: usize = 16;
+
+/// A case that came out otherwise than it should.
+#[derive(Clone, Debug)]
+pub struct Deviation {
+    /// The case.
+    pub case: Case,
+    /// On which kernel.
+    pub kernel: Kernel,
+    /// What the kernel gave now.
+    pub theirs: Record,
+    /// What the model gave.
+    pub ours: Record,
+}
+
+impl fmt::Display for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { case, kernel, theirs, ours } = self;
+        writeln!(f, "{} on {}: {}", case.number, kernel.name(), case.scenario)?;
+        writeln!(f, "  file   {}", case.result(*kernel))?;
+        writeln!(f, "  kernel {}", theirs.to_line())?;
+        write!(f, "  model  {}", ours.to_line())
+    }
+}
+
+/// What playing cases in a guest came to.
+#[derive(Clone, Debug, Default)]
+pub struct Conformance {
+    /// Cases that were played.
+    pub played: usize,
+    /// Release of the guest's kernel.
+    pub release: String,
+    /// Those that came out otherwise.
+    pub deviations: Vec<Deviation>,
+}
+
+/// The kernel of Debian that plays a column of the case files.
+///
+/// # Panics
+///
+/// Never: all names are known.
+pub fn source(kernel: Kernel) -> KernelSource {
+    let name = match kernel {
+        Kernel::V6_1 => "6.1",
+        Kernel::V6_12 => "6.12",
+        Kernel::V7_3 => "newest",
+    };
+    name.parse().expect("the name of a kernel of Debian")
+}
+
+/// Plays cases in a guest with a kernel, and on the model. `pagetide` is the binary for the guest;
+/// `note` hears of what takes long.
+///
+/// # Errors
+///
+/// A guest that cannot be booted, or dies; the case that it died of is named.
+pub fn play(
+    cases: &[Case],
+    kernel: Kernel,
+    pagetide: &Path,
+    note: &mut dyn FnMut(&str),
+) -> anyhow::Result<Conformance> {
+    let options = LabOptions {
+        kernel: source(kernel),
+        pagetide: pagetide.to_owned(),
+        extra_cmdline: CMDLINE.to_owned(),
+        time_limit: std::time::Duration::from_secs(1500),
+        ..LabOptions::new(case_topology())?
+    };
+    let guest = options.boot(&mut [], note)?;
+    let mut table = Conformance { release: guest.kernel().to_owned(), ..Conformance::default() };
+    let machine = case_machine(kernel_version(kernel));
+    with_actor(&guest, |actor| {
+        let mut waiting = cases.iter();
+        let mut sent = VecDeque::new();
+        loop {
+            while sent.len() < AHEAD {
+                let Some(case) = waiting.next() else { break };
+                actor.send(&case.scenario).with_context(|| format!("case {}", case.number))?;
+                sent.push_back(case);
+            }
+            let Some(case) = sent.pop_front() else { return Ok(()) };
+            let theirs = actor.receive().with_context(|| format!("case {}", case.number))?;
+            let ours = Player::new(machine.clone()).play(&case.scenario, |_| {});
+            table.played += 1;
+            let as_filed = agrees_with_line(&case.scenario, case.result(kernel), &theirs);
+            if !as_filed || !differences(&case.scenario, &theirs, &ours).is_empty() {
+                table.deviations.push(Deviation { case: case.clone(), kernel, theirs, ours });
+            }
+        }
+    })?
+    .map_err(|error: anyhow::Error| error)?;
+    guest.power_off()?;
+    Ok(table)
+}
+
+/// The case files of a folder, or these files, in the order of their names.
+///
+/// # Errors
+///
+/// A file that cannot be read or is none.
+pub fn read_cases(paths: &[PathBuf]) -> anyhow::Result<Vec<Case>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let folder =
+            fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+        for entry in folder {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "cases") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    ensure!(!files.is_empty(), "no case file given, and none in tests/scenarios");
+    let mut cases = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file)
+            .with_context(|| format!("cannot read the case file {}", file.display()))?;
+        cases.extend(parse_case_file(&text).with_context(|| file.display().to_string())?);
+    }
+    Ok(cases)
+}
