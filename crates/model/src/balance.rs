@@ -118,9 +118,10 @@ impl Machine {
     /// Lets a thread burn CPU for `ms`: the clock advances, and where a scan is due the thread does
     /// it. What it accesses meanwhile is the caller's business.
     pub fn run(&mut self, task: TaskId, ms: u64) {
-        for _ in 0..ms.div_ceil(TICK_MS) {
-            self.balancing.now_ms += TICK_MS;
-            if self.scan_tick(task, TICK_MS) {
+        for _ in 0..ms {
+            self.balancing.now_ms += 1;
+            self.add_runtime(task, 1);
+            if self.balancing.now_ms.is_multiple_of(TICK_MS) && self.scan_tick(task) {
                 self.scan_work(task);
             }
         }

@@ -97,6 +97,8 @@ pub(crate) struct Behaviour {
     pub(crate) hint_ignores_large: bool,
     /// A write fault that reuses a migrated page forgets its last CPU and thread (10.3).
     pub(crate) reuse_forgets_cpupid: bool,
+    /// Faults are not forgotten when a thread backs off (10.2).
+    pub(crate) locality_outlives_back_off: bool,
     /// Promotion is counted in tiering mode only (10.4).
     pub(crate) promote_counts_in_tiering_only: bool,
     /// Pages promoted because there is plenty of room have a counter (10.6).
@@ -143,6 +145,7 @@ const V6_1: Behaviour = Behaviour {
     hint_keeps_write: true,
     hint_ignores_large: true,
     reuse_forgets_cpupid: false,
+    locality_outlives_back_off: true,
     promote_counts_in_tiering_only: false,
     counts_free_promotions: false,
     demotion_follows_cpuset: false,
@@ -175,6 +178,7 @@ const V6_12: Behaviour = Behaviour {
     hint_keeps_write: false,
     hint_ignores_large: false,
     reuse_forgets_cpupid: true,
+    locality_outlives_back_off: false,
     promote_counts_in_tiering_only: true,
     boot_nodes_have_tiers: true,
     misplaced_function: "migrate_misplaced_folio",

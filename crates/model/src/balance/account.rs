@@ -4,6 +4,7 @@
 //! `task_numa_fault`, `task_numa_placement`, `update_task_scan_period`.
 
 use crate::Machine;
+use crate::balance::TICK_MS;
 use crate::memory::node::{MAX_NODES, Slot};
 use crate::mm::task::TaskId;
 
@@ -23,6 +24,8 @@ pub(crate) struct TaskBalance {
     pub(crate) seen_seq: u32,
     pub(crate) preferred: Option<Slot>,
     pub(crate) pages_migrated: u64,
+    /// No placement before this time.
+    retry_ms: u64,
     /// By slot: shared, private.
     faults: [[Faults; 2]; MAX_NODES],
     remote: u64,
@@ -39,6 +42,7 @@ impl Default for TaskBalance {
             seen_seq: 0,
             preferred: None,
             pages_migrated: 0,
+            retry_ms: 0,
             faults: [[Faults::default(); 2]; MAX_NODES],
             remote: 0,
             local: 0,
@@ -66,7 +70,7 @@ impl Machine {
         if self.balancing.settings.mode == 0 || tiering && !self.nodes.is_top_tier(outcome.slot) {
             return;
         }
-        self.place_task(task);
+        self.place_when_due(task);
         let FaultOutcome { slot, pages, .. } = *outcome;
         let Some(task) = self.tasks.get_mut(&task) else { return };
         let balance = &mut task.balance;
@@ -80,6 +84,22 @@ impl Machine {
         }
     }
 
+    /// A thread that knows where it would like to run looks again after a sixteenth of its scan
+    /// period at the earliest (`numa_migrate_preferred`).
+    fn place_when_due(&mut self, id: TaskId) {
+        let now = self.balancing.now_ms;
+        let due = |balance: &TaskBalance| now > balance.retry_ms || balance.retry_ms == 0;
+        if !self.tasks.get(&id).is_some_and(|task| due(&task.balance)) {
+            return;
+        }
+        self.place_task(id);
+        if let Some(TaskBalance { preferred: Some(_), retry_ms, period_ms, .. }) =
+            self.tasks.get_mut(&id).map(|task| &mut task.balance)
+        {
+            *retry_ms = now + (*period_ms / 16).min(1000);
+        }
+    }
+
     /// Once for each completed pass of the scanner: faults decay, the preferred node and the scan
     /// period follow (`task_numa_placement`).
     fn place_task(&mut self, id: TaskId) {
@@ -88,7 +108,7 @@ impl Machine {
         let with_cpus: Vec<Slot> =
             self.nodes.slots().filter(|&slot| self.nodes[slot].has_cpus).collect();
         let bounds = self.scan_bounds(mm);
-        let settings = self.balancing.settings;
+        let keeps_locality = self.behaviour.locality_outlives_back_off;
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let balance = &mut task.balance;
         if balance.seen_seq == seq {
@@ -111,8 +131,7 @@ impl Machine {
         if most > 0 {
             balance.preferred = with_cpus.iter().find(|slot| of(slot) == most).copied();
         }
-        let backed_off = balance.adapt(private, shared, bounds, settings.scan_period_max_ms);
-        if backed_off {
+        if balance.adapt(private, shared, bounds, keeps_locality) {
             let next = self.balancing.now_ms + self.tasks[&id].balance.period_ms;
             self.mm_mut(mm).scan.next_scan_ms = next;
         }
@@ -131,14 +150,33 @@ impl Machine {
 }
 
 impl TaskBalance {
+    /// That of a new thread: it keeps its creator's preferred node, and its first scan is not due at
+    /// the same time as that of others (`init_numa_balancing`).
+    pub(crate) fn of_thread(creator: &Self, scan_delay_ms: u64, seq: u32) -> Self {
+        Self {
+            stamp_ms: 2 * TICK_MS,
+            period_ms: scan_delay_ms,
+            preferred: creator.preferred,
+            seen_seq: seq,
+            ..Self::default()
+        }
+    }
+
     /// `update_task_scan_period`; `true`: nothing was learnt, and the next scan is put off.
-    fn adapt(&mut self, private: u64, shared: u64, bounds: (u64, u64), longest: u64) -> bool {
+    fn adapt(
+        &mut self,
+        private: u64,
+        shared: u64,
+        (scan_min, scan_max): (u64, u64),
+        keeps_locality: bool,
+    ) -> bool {
         /// Share of useful faults, in tenths, from which scanning may slow down.
         const ENOUGH: u64 = 7;
-        let (scan_min, scan_max) = bounds;
         if self.local + shared == 0 || self.failed != 0 {
-            self.period_ms = longest.min(self.period_ms * 2);
-            (self.remote, self.local, self.failed) = (0, 0, 0);
+            self.period_ms = scan_max.min(self.period_ms * 2);
+            if !keeps_locality {
+                (self.remote, self.local, self.failed) = (0, 0, 0);
+            }
             return true;
         }
         let slot = self.period_ms.div_ceil(10);

@@ -11,7 +11,7 @@ use crate::mm::task::TaskId;
 use crate::mm::vma::Vma;
 use crate::policy::mempolicy::PolicyMode;
 
-/// Passes of the scanner during which a thread without a preferred node takes pages at once.
+/// Passes of the scanner during which a thread takes pages at once whatever its preferred node.
 const EARLY_PASSES: u32 = 4;
 
 /// CPU and low byte of the thread's number, in one word.
@@ -71,7 +71,7 @@ impl Machine {
             return false;
         }
         let mine = is_same_thread(last, id);
-        if preferred.is_none() && seen_seq <= EARLY_PASSES && (pid_unset || mine) {
+        if (preferred.is_none() || seen_seq <= EARLY_PASSES) && (pid_unset || mine) {
             return true;
         }
         // The two-stage filter: the fault before this one came from the same node.

@@ -88,8 +88,8 @@ impl Machine {
             outcome.migrated = moved;
             outcome.failed = !moved;
             if moved {
+                // Local is what was local before: a page that came counts as remote.
                 outcome.slot = target;
-                outcome.is_local = target == here;
             }
         }
         let migrated = outcome.migrated;

@@ -4,7 +4,7 @@
 //! mm/mprotect.c, `change_prot_numa`.
 
 use crate::Machine;
-use crate::balance::{BALANCE_NORMAL, BALANCE_TIERING};
+use crate::balance::{BALANCE_NORMAL, BALANCE_TIERING, TICK_MS, TaskBalance};
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, Pfn, flag};
 use crate::memory::node::Slot;
 use crate::memory::owner::Owner;
@@ -51,17 +51,21 @@ impl Machine {
             .sum()
     }
 
-    /// A tick of a running thread: whether it is to scan.
-    pub(crate) fn scan_tick(&mut self, id: TaskId, ms: u64) -> bool {
-        let Some(mm) = self.mm_of(id) else { return false };
-        if self.balancing.settings.mode == 0 {
-            return false;
+    /// A thread ran for `ms`, scanned or not.
+    pub(crate) fn add_runtime(&mut self, id: TaskId, ms: u64) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.balance.runtime_ms += ms;
         }
-        let scan_start = self.scan_bounds(mm).0;
+    }
+
+    /// A tick of a running thread: whether it is to scan (`task_tick_numa`).
+    pub(crate) fn scan_tick(&mut self, id: TaskId) -> bool {
+        let Some(mm) = self.mm_of(id).filter(|_| self.balancing.settings.mode != 0) else {
+            return false;
+        };
         let (now, delay) = (self.balancing.now_ms, self.balancing.settings.scan_delay_ms);
         let Some(task) = self.tasks.get_mut(&id) else { return false };
         let balance = &mut task.balance;
-        balance.runtime_ms += ms;
         if balance.period_ms == 0 {
             balance.period_ms = delay;
         }
@@ -69,10 +73,16 @@ impl Machine {
             return false;
         }
         if balance.stamp_ms == 0 {
-            balance.period_ms = scan_start;
+            let scan_start = self.scan_bounds(mm).0;
+            self.balance_mut(id).period_ms = scan_start;
         }
+        let balance = self.balance_mut(id);
         balance.stamp_ms += balance.period_ms;
         now >= self.mm(mm).scan.next_scan_ms
+    }
+
+    fn balance_mut(&mut self, id: TaskId) -> &mut TaskBalance {
+        &mut self.tasks.get_mut(&id).expect("a thread that runs is a task").balance
     }
 
     /// `task_numa_work`.
@@ -90,7 +100,10 @@ impl Machine {
         if now < scan.next_scan_ms {
             return;
         }
-        let period = self.tasks[&id].balance.period_ms;
+        let balance = self.balance_mut(id);
+        // The other threads shall have their turn: `p->node_stamp += 2 * TICK_NSEC`.
+        balance.stamp_ms += 2 * TICK_MS;
+        let period = balance.period_ms;
         self.mm_mut(mm).scan.next_scan_ms = now + period;
         let pages = settings.scan_size_mib * 256;
         if pages > 0 {
@@ -98,59 +111,50 @@ impl Machine {
         }
     }
 
+    /// One scan: from where the last one stopped, as far as the budget goes.
+    ///
+    /// VMAs that this thread did not use are passed over. Where nothing else is left of the list, one
+    /// of them is scanned after all, and the next scan goes on behind it, in the same pass.
     fn scan_vmas(&mut self, id: TaskId, mm: MmId, mut budget: Budget) {
-        let offset = self.mm(mm).scan.offset;
-        let mut at = self.mm(mm).find_from(offset);
-        if at >= self.mm(mm).vmas.len() {
-            self.mm_mut(mm).scan.seq += 1;
-            at = 0;
-        }
-        let mut cursor = if at == 0 { 0 } else { offset };
-        let mut skipped_inactive = false;
-        while let Some(vma) = self.mm(mm).vmas.get(at).cloned() {
-            at += 1;
-            if let Some(reason) = self.why_not_scan(id, mm, &vma, at - 1) {
-                skipped_inactive |= reason == "pid_inactive";
-                self.emit(|_| Event::SkipVmaNuma {
-                    start: vma.start * PAGE_BYTES,
-                    end: vma.end * PAGE_BYTES,
-                    reason,
-                });
-                continue;
+        for is_forced in [false, true] {
+            let mut cursor = self.mm(mm).scan.offset;
+            let mut at = self.mm(mm).find_from(cursor);
+            if at >= self.mm(mm).vmas.len() {
+                self.end_pass(mm);
+                (cursor, at) = (0, 0);
             }
-            cursor = self.scan_vma(id, mm, &vma, cursor.max(vma.start), &mut budget);
-            if cursor < vma.end {
-                self.mm_mut(mm).scan.offset = cursor;
-                return;
+            let mut skipped_inactive = false;
+            while let Some(vma) = self.mm(mm).vmas.get(at).cloned() {
+                at += 1;
+                if let Some(reason) = self.why_not_scan(id, mm, &vma, at - 1, is_forced) {
+                    skipped_inactive |= reason == "pid_inactive";
+                    self.emit(|_| Event::SkipVmaNuma {
+                        start: vma.start * PAGE_BYTES,
+                        end: vma.end * PAGE_BYTES,
+                        reason,
+                    });
+                    continue;
+                }
+                cursor = self.scan_vma(id, mm, &vma, cursor.max(vma.start), &mut budget);
+                let is_spent = budget.pages == 0 || budget.virtual_pages == 0;
+                if !is_spent {
+                    let seq = self.mm(mm).scan.seq;
+                    self.mm_mut(mm).vmas[at - 1].scan.prev_seq = seq;
+                }
+                if is_spent || is_forced {
+                    self.mm_mut(mm).scan.offset = cursor;
+                    return;
+                }
             }
-            let seq = self.mm(mm).scan.seq;
-            self.mm_mut(mm).vmas[at - 1].scan.prev_seq = seq;
-            if budget.pages == 0 || budget.virtual_pages == 0 {
-                self.mm_mut(mm).scan.offset = cursor;
-                return;
-            }
-        }
-        if skipped_inactive
-            && offset == 0
-            && budget.pages == self.balancing.settings.scan_size_mib * 256
-        {
-            self.force_one_scan(id, mm, budget);
-            return;
-        }
-        let scan = &mut self.mm_mut(mm).scan;
-        scan.seq += 1;
-        scan.offset = 0;
-    }
-
-    /// Nothing could be scanned but VMAs that this thread did not use: one of them after all.
-    fn force_one_scan(&mut self, id: TaskId, mm: MmId, mut budget: Budget) {
-        for at in 0..self.mm(mm).vmas.len() {
-            let vma = self.mm(mm).vmas[at].clone();
-            if self.is_unsuitable(id, &vma).is_none() {
-                self.scan_vma(id, mm, &vma, vma.start, &mut budget);
+            if !skipped_inactive {
                 break;
             }
         }
+        self.end_pass(mm);
+    }
+
+    /// `reset_ptenuma_scan`.
+    fn end_pass(&mut self, mm: MmId) {
         let scan = &mut self.mm_mut(mm).scan;
         scan.seq += 1;
         scan.offset = 0;
@@ -205,7 +209,15 @@ impl Machine {
         if policy.is_none_or(|policy| policy.migrates_on_fault()) { Ok(()) } else { Err(()) }
     }
 
-    fn why_not_scan(&mut self, id: TaskId, mm: MmId, vma: &Vma, at: usize) -> Option<&'static str> {
+    /// The kernel's reason for passing over the VMA with this index; `is_forced`: whoever used it.
+    fn why_not_scan(
+        &mut self,
+        id: TaskId,
+        mm: MmId,
+        vma: &Vma,
+        at: usize,
+        is_forced: bool,
+    ) -> Option<&'static str> {
         if let Some(reason) = self.is_unsuitable(id, vma) {
             return Some(reason);
         }
@@ -230,11 +242,13 @@ impl Machine {
             scan.pids_reset_ms += 4 * delay;
             scan.pids = [scan.pids[1], 0];
         }
+        let seen = (scan.pids[0] | scan.pids[1]) >> pid_bit(id) & 1 == 1;
         if scan.prev_seq == seq {
+            self.mm_mut(mm).scan.offset = vma.end;
             return Some("seq_completed");
         }
-        let seen = (scan.pids[0] | scan.pids[1]) >> pid_bit(id) & 1 == 1;
-        let active = seq.wrapping_sub(scan.start_seq) < 2
+        let active = is_forced
+            || seq.wrapping_sub(scan.start_seq) < 2
             || seen
             || offset > vma.start
             || seq > scan.prev_seq.wrapping_add(users);
@@ -344,4 +358,61 @@ impl Machine {
 /// Bit of a thread in a VMA's bitmap (`hash_32` to six bits).
 const fn pid_bit(id: TaskId) -> u32 {
     id.bits().wrapping_mul(0x61c8_8647) >> 26
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::{CpuId, load};
+
+    use super::*;
+    use crate::mm::mapping::MapKind;
+    use crate::mm::task::Credentials;
+    use crate::mm::vdso::{VDSO_ADDRESS, VVAR_PAGES};
+    use crate::mm::vma::{Protection, VmaScan};
+    use crate::{BalancingSettings, KernelVersion, Options};
+
+    fn machine() -> (Machine, TaskId) {
+        let topology = load("two-socket").unwrap();
+        let mut machine = Machine::boot(topology, KernelVersion::V6_12, Options::default());
+        let task = machine.spawn(Credentials::ROOT, CpuId::new(0).unwrap());
+        let settings = BalancingSettings { mode: BALANCE_NORMAL, ..machine.balancing() };
+        machine.set_balancing(settings).unwrap();
+        (machine, task)
+    }
+
+    #[test]
+    fn what_a_thread_did_not_use_is_scanned_one_vma_a_scan_in_the_same_pass() {
+        let (mut machine, task) = machine();
+        let vvar = VDSO_ADDRESS - VVAR_PAGES * PAGE_BYTES;
+        machine.munmap(task, vvar, (VVAR_PAGES + 2) * PAGE_BYTES).unwrap();
+        let mm = machine.mm_of(task).unwrap();
+        for page in [16, 32, 48] {
+            let address = page * PAGE_BYTES;
+            machine.mmap(task, address, 1, MapKind::Anon, Protection::READ_WRITE).unwrap();
+        }
+        // Met in pass 0, scanned last in pass 9; the first was used by the thread.
+        let met = VmaScan { met: true, prev_seq: 9, pids_reset_ms: 1 << 40, ..VmaScan::default() };
+        machine.mm_mut(mm).vmas.iter_mut().for_each(|vma| vma.scan = met.clone());
+        machine.mm_mut(mm).vmas[0].scan.pids[0] = 1 << pid_bit(task);
+        machine.mm_mut(mm).scan.seq = 10;
+
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            machine.scan_vmas(task, mm, Budget { pages: 512, virtual_pages: 4096 });
+            let scanned = machine.mm(mm).vmas.iter().map(|vma| vma.scan.prev_seq).collect();
+            seen.push((machine.mm(mm).scan.seq, machine.mm(mm).scan.offset, scanned));
+        }
+        let expected: [(u32, u64, Vec<u32>); 3] =
+            [(10, 33, vec![10, 10, 9]), (10, 49, vec![10, 10, 10]), (11, 33, vec![11, 11, 10])];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_thread_that_scanned_gives_way_to_the_others_for_two_ticks() {
+        let (mut machine, task) = machine();
+        machine.mm_mut(machine.mm_of(task).unwrap()).scan.next_scan_ms = 1;
+        machine.run(task, 1004);
+        let balance = &machine.tasks[&task].balance;
+        assert_eq!((balance.period_ms, balance.stamp_ms), (1000, 1000 + 2 * TICK_MS));
+    }
 }

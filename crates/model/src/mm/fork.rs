@@ -1,6 +1,7 @@
 //! fork(2) and threads: how an address space is copied, and what stays shared.
 
 use crate::Machine;
+use crate::balance::TaskBalance;
 use crate::errno::Errno;
 use crate::faults::PlantedFault;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
@@ -8,7 +9,7 @@ use crate::memory::owner::Owner;
 use crate::mm::address_space::{Mm, MmId, MmScan};
 use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::task::{Task, TaskId};
-use crate::mm::vma::{Backing, Vma, vm};
+use crate::mm::vma::{Backing, Vma, VmaScan, vm};
 
 impl Machine {
     /// fork(2): a child with a copy of the address space, in the group and with the policy of its
@@ -19,6 +20,7 @@ impl Machine {
     /// `ESRCH`: `parent` has no memory.
     pub fn fork(&mut self, parent: TaskId) -> Result<TaskId, Errno> {
         let mm = self.mm_of(parent).ok_or(Errno::ESRCH)?;
+        self.delay_scan(mm);
         let copy = self.copy_address_space(mm);
         let id = self.new_task_id();
         let mut task = self.copy_task(parent, id, copy);
@@ -34,35 +36,47 @@ impl Machine {
     /// `ESRCH`: `creator` has no memory.
     pub fn clone_thread(&mut self, creator: TaskId) -> Result<TaskId, Errno> {
         let mm = self.mm_of(creator).ok_or(Errno::ESRCH)?;
+        self.delay_scan(mm);
         self.mm_mut(mm).users += 1;
         let process = self.tasks[&creator].process;
         let id = self.new_task_id();
-        let task = self.copy_task(creator, process, mm);
+        let delay = self.balancing.settings.scan_delay_ms;
+        let balance = TaskBalance::of_thread(&self.tasks[&creator].balance, delay, self.mm(mm).scan.seq);
+        let task = Task { balance, ..self.copy_task(creator, process, mm) };
         self.tasks.insert(id, task);
         Ok(id)
     }
 
     pub(crate) fn copy_task(&self, from: TaskId, process: TaskId, mm: MmId) -> Task {
-        Task { process, mm: Some(mm), pins: Vec::new(), ..self.tasks[&from].clone() }
+        let balance = TaskBalance::default();
+        Task { process, mm: Some(mm), pins: Vec::new(), balance, ..self.tasks[&from].clone() }
+    }
+
+    /// Where one thread alone uses an address space, a fork or a second thread makes its scan start
+    /// again (`init_numa_balancing`, which is called before the memory is copied or shared).
+    fn delay_scan(&mut self, mm: MmId) {
+        let next_scan_ms = self.balancing.now_ms + self.balancing.settings.scan_delay_ms;
+        let mm = self.mm_mut(mm);
+        if mm.users == 1 {
+            mm.scan = MmScan { next_scan_ms, seq: 0, ..mm.scan.clone() };
+        }
     }
 
     fn copy_address_space(&mut self, parent: MmId) -> MmId {
-        let (family, dumpable, has_moved, vmas) = {
-            let mm = self.mm_mut(parent);
-            // The parent's scan starts again, and the child inherits that (spec 10.2).
-            mm.scan = MmScan { seq: 0, ..mm.scan.clone() };
-            (mm.family, mm.dumpable, mm.has_moved, mm.vmas.clone())
-        };
-        let mut mm = Mm::new(family);
-        mm.dumpable = dumpable;
-        mm.has_moved = has_moved;
-        let child = self.add_address_space(mm);
+        let original = self.mm(parent);
+        let mut copy = Mm::new(original.family);
+        copy.dumpable = original.dumpable;
+        copy.has_moved = original.has_moved;
+        copy.scan = original.scan.clone();
+        let vmas = original.vmas.clone();
+        let child = self.add_address_space(copy);
         for vma in vmas {
             if let Some(file) = vma.file() {
                 self.file_mut(file).mappers.push(child);
             }
             let flags = vma.flags & !(vm::LOCKED | vm::LOCK_ON_FAULT);
-            self.mm_mut(child).insert(Vma { flags, ..vma.clone() });
+            // The scanner has not met the copy (`vma_numab_state_init`).
+            self.mm_mut(child).insert(Vma { flags, scan: VmaScan::default(), ..vma.clone() });
             self.copy_entries(parent, child, &vma);
         }
         let mappers = self.files.iter_mut().map(|file| &mut file.mappers);

@@ -232,6 +232,140 @@ fn a_task_whose_cpuset_has_one_node_is_scanned_in_vain_before_7_3() {
     }
 }
 
+/// A thread on node 1 whose 64 pages of shared memory on node 0 are marked in each scan.
+fn with_shared_memory(version: KernelVersion) -> World {
+    let mut world = balancing_world(version, BALANCE_NORMAL);
+    let file = world.machine.create_file(FileKind::Memfd, "/memfd:b (deleted)");
+    let how = MapKind::Shared(file, 0);
+    world.machine.mmap(world.task, BASE, 64, how, Protection::READ_WRITE).unwrap();
+    world.write(0..64);
+    drain(&mut world);
+    world.on_cpu(2);
+    world
+}
+
+#[test]
+fn a_page_that_came_at_its_fault_counts_as_remote() {
+    let mut world = with_shared_memory(KernelVersion::V6_12);
+    let task = world.task;
+    let mut periods = Vec::new();
+    for _ in 0..3 {
+        scan(&mut world, task);
+        world.read(0..64);
+        periods.push(world.machine.scan_period_ms(task).unwrap());
+    }
+    // Before the first faults nothing is known, and those that followed were all remote: it doubles
+    // twice. Then the pages had come.
+    assert_eq!(periods, [2000, 4000, 5200]);
+}
+
+#[test]
+fn the_longest_scan_period_is_shared_among_the_windows_of_an_address_space() {
+    let mut world = with_pages(KernelVersion::V6_12, BALANCE_NORMAL);
+    let settings = BalancingSettings { scan_size_mib: 1, ..world.machine.balancing() };
+    world.machine.set_balancing(settings).unwrap();
+    let far = BASE + 1024 * PAGE;
+    let task = world.task;
+    world.machine.mmap(task, far, 1024, MapKind::Anon, Protection::READ_WRITE).unwrap();
+    world.machine.populate(task, far, 1024 * PAGE, None).unwrap();
+    world.on_cpu(2);
+    for _ in 0..100 {
+        scan(&mut world, task);
+        world.read(0..64);
+    }
+    // 1088 pages are five windows of 256.
+    assert!(world.machine.scan_period_ms(task).unwrap() <= 60_000 / 5);
+}
+
+#[test]
+fn a_thread_takes_back_what_it_used_last_while_it_is_young() {
+    for version in KernelVersion::ALL {
+        let mut world = with_pages(version, BALANCE_NORMAL);
+        let task = world.task;
+        // Another thread, so that local pages are marked too and a preferred node is found.
+        world.machine.clone_thread(task).unwrap();
+        world.on_cpu(2);
+        for _ in 0..2 {
+            scan(&mut world, task);
+            world.read(0..64);
+        }
+        assert_eq!(world.machine.preferred_node(task), Some(node_id(1)));
+        world.on_cpu(0);
+        scan(&mut world, task);
+        world.read(0..64);
+        assert_eq!(world.pages_on(0, 0..64), 64);
+    }
+}
+
+#[test]
+fn a_new_thread_has_a_scan_time_of_its_own() {
+    let mut world = with_pages(KernelVersion::V6_12, BALANCE_NORMAL);
+    let task = world.task;
+    world.on_cpu(2);
+    scan(&mut world, task);
+    world.read(0..64);
+    assert_eq!(world.machine.scan_period_ms(task), Some(2000));
+    let thread = world.machine.clone_thread(task).unwrap();
+    let child = world.machine.fork(task).unwrap();
+    assert_eq!(world.machine.scan_period_ms(thread), Some(1000), "the delay of a first scan");
+    assert_eq!(world.machine.scan_period_ms(child), Some(0), "not run yet");
+}
+
+#[test]
+fn time_that_a_thread_ran_before_balancing_was_on_counts() {
+    let mut world = balancing_world(KernelVersion::V6_12, 0);
+    let task = world.task;
+    world.machine.run(task, 3000);
+    let settings = BalancingSettings {
+        mode: BALANCE_NORMAL,
+        scan_period_min_ms: 100,
+        ..world.machine.balancing()
+    };
+    world.machine.set_balancing(settings).unwrap();
+    world.machine.run(task, 4);
+    assert_eq!(world.machine.scan_period_ms(task), Some(100), "its first scan is due");
+}
+
+#[test]
+fn a_second_thread_puts_the_first_scan_off() {
+    let mut world = with_pages(KernelVersion::V6_12, BALANCE_NORMAL);
+    let task = world.task;
+    world.on_cpu(2);
+    world.machine.run(task, 1990);
+    world.machine.clone_thread(task).unwrap();
+    world.machine.run(task, 990);
+    assert_eq!(world.machine.counters().get(Counter::NumaPteUpdates), 0);
+    world.machine.run(task, 1100);
+    assert_eq!(world.machine.counters().get(Counter::NumaPteUpdates), 64);
+}
+
+/// The scan periods of a thread of two that tried in vain to bring 64 pages, then was let.
+fn periods_after_a_failure(version: KernelVersion) -> Vec<u64> {
+    let mut world = with_pages(version, BALANCE_NORMAL);
+    let task = world.task;
+    world.machine.clone_thread(task).unwrap();
+    let group = world.machine.make_cpuset(pagetide_model::CpusetId::ROOT);
+    world.machine.set_mems(group, "0".parse().unwrap()).unwrap();
+    world.machine.join_cpuset(group, task).unwrap();
+    world.on_cpu(2);
+    scan(&mut world, task);
+    world.read(0..64);
+    world.machine.set_mems(group, "0-1".parse().unwrap()).unwrap();
+    let period = |world: &mut World| {
+        scan(world, task);
+        world.read(0..64);
+        world.machine.scan_period_ms(task).unwrap()
+    };
+    (0..4).map(|_| period(&mut world)).collect()
+}
+
+#[test]
+fn on_6_1_a_thread_that_once_failed_to_bring_a_page_scans_ever_less() {
+    assert_eq!(periods_after_a_failure(KernelVersion::V6_1), [4000, 8000, 16_000, 32_000]);
+    // All pages came in the first of these scans; what it booked shows in the second, as remote.
+    assert_eq!(periods_after_a_failure(KernelVersion::V6_12), [4000, 8000, 10_400, 13_520]);
+}
+
 /// 64 pages on the slower node 2, marked in tiering mode; then used `wait_ms` later.
 fn promoted(version: KernelVersion, wait_ms: u64) -> (World, u64) {
     let mut world = with_pages(version, BALANCE_TIERING);
