@@ -5,6 +5,7 @@
 //! `tests/cases.rs` holds every conformance case against it, on every kernel.
 #![forbid(unsafe_code)]
 
+pub mod balancing;
 mod calls;
 mod explain;
 mod look;

@@ -70,9 +70,13 @@
 //! - `recycle PID COMMAND...` runs COMMAND as process PID (which must have gone), for tests of pid
 //!   reuse; COMMAND dies with it.
 //! - `as-user UID COMMAND...` runs COMMAND as that user, without groups or capabilities.
+//! - `loop AREA PASSES BEAT_MS MODE ACCESS THREAD...` uses memory pass by pass under NUMA balancing and says
+//!   what that led to ([`access_loop`]).
 //!
 //! It uses nothing of pagetide's own crates: what proves them must not share their mistakes.
 
+#[path = "../target/access_loop.rs"]
+mod access_loop;
 #[path = "../target/area.rs"]
 mod area;
 #[path = "../target/args.rs"]
@@ -107,6 +111,8 @@ pagetide-target [OPTION]... [--on-node N | AREA]...   hold memory, answer comman
 pagetide-target hog NODE LEAVE_BYTES                  fill a node
 pagetide-target recycle PID COMMAND...                run COMMAND as process PID
 pagetide-target as-user UID COMMAND...                run COMMAND as user UID
+pagetide-target loop AREA PASSES BEAT_MS MODE read|write CPU:FROM-UPTO...
+                                                      use memory under NUMA balancing
 
 AREA is NAME=KIND:SIZE[,option...]
   kinds     anon thp hugetlb hugetlb-1g shm memfd file heap stack zero
@@ -150,5 +156,6 @@ fn run(task: Task) -> Result<u8> {
         Task::Hog { node, leave_bytes } => hog::run(node, leave_bytes).map(|()| 0),
         Task::Recycle { pid, command } => run_as::recycle(pid, &command),
         Task::AsUser { uid, command } => run_as::as_user(uid, &command),
+        Task::Loop(wanted) => access_loop::run(wanted).map(|()| 0),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use crate::access_loop::{Loop, parse_thread};
 use crate::error::{Error, Result};
 use crate::spec::{AreaSpec, Placing, parse_area, parse_id, parse_ids, parse_size};
 
@@ -16,6 +17,7 @@ pub(crate) enum Task {
     Hog { node: u32, leave_bytes: usize },
     Recycle { pid: u32, command: Vec<OsString> },
     AsUser { uid: u32, command: Vec<OsString> },
+    Loop(Loop),
 }
 
 /// A process that holds memory.
@@ -77,10 +79,13 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task> {
 }
 
 fn is_subcommand(word: &OsString) -> bool {
-    word == "hog" || word == "recycle" || word == "as-user"
+    ["hog", "recycle", "as-user", "loop"].iter().any(|name| word == name)
 }
 
 fn subcommand(name: &str, parser: &mut Parser) -> Result<Task> {
+    if name == "loop" {
+        return access_loop(parser).map(Task::Loop);
+    }
     if name == "hog" {
         let node = id(parser)?;
         let leave_bytes = parse_size(&parser.value()?.string()?).map_err(Error::Usage)?;
@@ -99,6 +104,20 @@ fn subcommand(name: &str, parser: &mut Parser) -> Result<Task> {
     } else {
         Task::AsUser { uid: number, command }
     })
+}
+
+fn access_loop(parser: &mut Parser) -> Result<Loop> {
+    let area = parse_area(&parser.value()?.string()?)?;
+    let passes = parser.value()?.parse()?;
+    let beat = Duration::from_millis(parser.value()?.parse()?);
+    let mode = parser.value()?.parse()?;
+    let is_writing = match parser.value()?.string()?.as_str() {
+        "read" => false,
+        "write" => true,
+        other => return Err(Error::Usage(format!("loop: {other:?} is neither read nor write"))),
+    };
+    let threads = parser.raw_args()?.map(|thread| parse_thread(&thread.string()?));
+    Ok(Loop { area, passes, beat, mode, is_writing, threads: threads.collect::<Result<_>>()? })
 }
 
 fn id(parser: &mut Parser) -> Result<u32> {

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::pattern::PAGE_WORDS;
 use crate::spec::{ID_LIMIT, PAGE_BYTES, STACK_LIMIT_BYTES};
@@ -317,6 +318,37 @@ pub(crate) fn set_thread_policy(node: Option<u32>) -> io::Result<()> {
     };
     // SAFETY: the kernel reads `bits - 1` bits of a mask that has as many, or none of a null one.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}
+
+/// Empties the per-CPU batches of pages on their way to the LRU, on every CPU.
+///
+/// Source: kernel, mm/migrate.c, `do_pages_move`, which begins with `lru_cache_disable`; a call that
+/// names no page does nothing else.
+pub(crate) fn empty_lru_batches() -> io::Result<()> {
+    let (page, node, mut status): (usize, c_int, c_int) = (0, 0, 0);
+    // SAFETY: with a count of 0 the kernel reads and writes nothing through the pointers, which are
+    // of live variables all the same; pid 0 is us.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            0,
+            &raw const page,
+            &raw const node,
+            &raw mut status,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// For how long the calling thread has run: what the scheduler counts, and balancing goes by.
+pub(crate) fn thread_cpu_time() -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec into a live one.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }.into())?;
+    let part = |number: c_long| u64::try_from(number).unwrap_or(0);
+    Ok(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
 }
 
 /// Lets the calling thread run on `cpus` alone.
