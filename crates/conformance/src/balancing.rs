@@ -84,6 +84,13 @@ pub struct Switches {
 }
 
 impl Loop {
+    /// Whether two threads use the same pages.
+    fn is_shared(&self) -> bool {
+        let overlap = |one: &Thread, two: &Thread| one.from < two.upto && two.from < one.upto;
+        let pairs = self.threads.iter().zip(self.threads.iter().skip(1));
+        pairs.into_iter().any(|(one, two)| overlap(one, two))
+    }
+
     /// The arguments of `pagetide-target` that perform it.
     pub fn words(&self) -> Vec<String> {
         let kind = match self.memory {

@@ -32,7 +32,7 @@ const SHARED: Loop = Loop {
     shows: "two threads on two nodes use the same pages: nobody's pages settle for good",
     pages: 256,
     threads: &[Thread { cpu: 0, from: 0, upto: 256 }, Thread { cpu: 2, from: 0, upto: 256 }],
-    passes: 50,
+    passes: 30,
     beat_ms: 40,
     ..WHOLE
 };

@@ -41,7 +41,8 @@ impl Machine {
         let process = self.tasks[&creator].process;
         let id = self.new_task_id();
         let delay = self.balancing.settings.scan_delay_ms;
-        let balance = TaskBalance::of_thread(&self.tasks[&creator].balance, delay, self.mm(mm).scan.seq);
+        let balance =
+            TaskBalance::of_thread(&self.tasks[&creator].balance, delay, self.mm(mm).scan.seq);
         let task = Task { balance, ..self.copy_task(creator, process, mm) };
         self.tasks.insert(id, task);
         Ok(id)
