@@ -12,6 +12,7 @@ mod cmd {
     mod conformance;
     pub(crate) mod demo;
     pub(crate) mod explain;
+    mod fuzz;
     pub(crate) mod lab;
     pub(crate) mod machine;
     pub(crate) mod migratepages;
@@ -29,6 +30,7 @@ mod cmd {
 mod exit;
 mod output {
     pub(crate) mod explain_text;
+    pub(crate) mod cases;
     pub(crate) mod json;
     pub(crate) mod outcome_text;
     pub(crate) mod paint;

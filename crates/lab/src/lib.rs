@@ -19,6 +19,7 @@ pub mod console;
 mod cpio;
 mod debian;
 mod elf;
+pub mod fuzz;
 pub mod guest;
 pub mod image;
 pub mod kernels;

@@ -36,6 +36,7 @@ errnos! {
     EBUSY = 16, "Busy.";
     ENODEV = 19, "No such node.";
     EINVAL = 22, "Invalid argument.";
+    ENOSPC = 28, "Processes would be left without a node.";
     EOPNOTSUPP = 95, "The policy of the mapping does not support this.";
 }
 

@@ -13,7 +13,7 @@ mod sound;
 
 use crate::{Act, Scenario, Step};
 use simpler::simpler;
-use sound::sound;
+use sound::{renamed, sound};
 
 /// What a shrink came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub fn shrink(scenario: &Scenario, limit: u32, shows: impl FnMut(&Scenario) -> b
         let before = search.best.clone();
         search.drop_steps();
         search.simplify_steps();
+        search.rename_areas();
         if search.best == before || search.is_over() {
             break;
         }
@@ -83,6 +84,17 @@ impl<F: FnMut(&Scenario) -> bool> Search<F> {
         }
     }
 
+    /// The first letters of the alphabet, for areas.
+    fn rename_areas(&mut self) {
+        for to in 'a'..='z' {
+            let used: Vec<char> = letters(&self.best).collect();
+            let Some(&from) = used.iter().filter(|&&letter| letter > to).min() else { return };
+            if !used.contains(&to) {
+                self.take(renamed(&self.best.acts, from, to));
+            }
+        }
+    }
+
     /// Each step, until nothing simpler of it shows it.
     fn simplify_steps(&mut self) {
         let mut at = 0;
@@ -97,6 +109,14 @@ impl<F: FnMut(&Scenario) -> bool> Search<F> {
     }
 }
 
+/// The letters of the areas.
+fn letters(scenario: &Scenario) -> impl Iterator<Item = char> {
+    scenario.acts.iter().filter_map(|act| match act.step {
+        Step::Map { area, .. } => Some(area),
+        _ => None,
+    })
+}
+
 /// What a scenario costs its reader: steps, then pages, then letters, then names and numbers.
 fn cost(scenario: &Scenario) -> (usize, u64, usize, u64) {
     let text = scenario.to_string();
@@ -109,7 +129,8 @@ fn cost(scenario: &Scenario) -> (usize, u64, usize, u64) {
         b'A'..=b'Z' => 10,
         _ => 0,
     });
-    (scenario.acts.len(), pages.sum(), text.len(), marks.sum())
+    let letters = letters(scenario).map(|letter| u64::from(u32::from(letter) - u32::from('a')));
+    (scenario.acts.len(), pages.sum(), text.len(), marks.chain(letters).sum())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::conformance;
+use super::fuzz;
 use lab::{Accel, KernelSource, LabOptions, Streams, interactive, run_command};
 
 /// Boot a real Debian kernel under QEMU as the machine that a machine.toml describes, run a command
@@ -59,12 +60,15 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Tool {
     Conformance(conformance::Args),
+    Fuzz(fuzz::Args),
 }
 
 /// Runs the command and returns its exit code, which is that of `pagetide lab` too.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    if let Some(Tool::Conformance(args)) = &args.tool {
-        return conformance::run(args);
+    match &args.tool {
+        Some(Tool::Conformance(args)) => return conformance::run(args),
+        Some(Tool::Fuzz(args)) => return fuzz::run(args),
+        None => {}
     }
     let mut options = LabOptions::new(machine::load(&args.machine)?)?;
     options.kernel = args.kernel.clone();

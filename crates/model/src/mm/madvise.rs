@@ -11,7 +11,7 @@ use crate::mm::fault::{Access, WRITTEN};
 use crate::mm::mapping::{PAGE_BYTES, USER_LIMIT, page_range};
 use crate::mm::page_table::Entry;
 use crate::mm::task::TaskId;
-use crate::mm::vma::{Backing, vm};
+use crate::mm::vma::{Backing, Vma, vm};
 
 /// The advice that the model follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +61,62 @@ impl Machine {
             Advice::HugePage => flag_vmas(self, vm::HUGEPAGE, vm::NO_HUGEPAGE),
             Advice::NoHugePage => flag_vmas(self, vm::NO_HUGEPAGE, vm::HUGEPAGE),
             Advice::Mergeable => flag_vmas(self, vm::MERGEABLE, 0),
-            Advice::DontNeed => {
-                self.discard(mm, start, end);
-                Ok(())
-            }
-            Advice::Cold | Advice::PageOut => {
-                self.make_cold(mm, start, end);
-                Ok(())
-            }
+            Advice::DontNeed => self.advise_each(mm, (start, end), Self::discard_of),
+            Advice::Cold | Advice::PageOut => self.advise_each(mm, (start, end), Self::cool_of),
             Advice::Collapse => self.collapse(task, mm, start, end),
             Advice::PopulateRead => self.populate(task, address, length, Some(Access::Read)),
             Advice::PopulateWrite => self.populate(task, address, length, Some(Access::Write)),
         }
+    }
+
+    /// Takes the advice mapping by mapping: the first that cannot take it ends the call, and a hole
+    /// is told in the end (`madvise_walk_vmas`).
+    fn advise_each(
+        &mut self,
+        mm: MmId,
+        (start, end): (u64, u64),
+        advise: fn(&mut Self, MmId, &Vma, (u64, u64)) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let vmas: Vec<Vma> = {
+            let mm = self.mm(mm);
+            let from = mm.find_from(start);
+            mm.vmas[from..].iter().take_while(|vma| vma.start < end).cloned().collect()
+        };
+        let mut page = start;
+        let mut has_hole = false;
+        for vma in vmas {
+            has_hole |= vma.start > page;
+            page = vma.end;
+            advise(self, mm, &vma, (vma.start.max(start), vma.end.min(end)))?;
+        }
+        if has_hole || page < end { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// `madvise_dontneed_free_valid_vma`: locked memory keeps its pages; of hugetlb memory only
+    /// whole pages go, and the range begins with one.
+    fn discard_of(&mut self, mm: MmId, vma: &Vma, (start, end): (u64, u64)) -> Result<(), Errno> {
+        if !vma.has(vm::HUGETLB) {
+            if vma.has(vm::PFNMAP) || vma.has(vm::LOCKED) {
+                return Err(Errno::EINVAL);
+            }
+            self.discard(mm, start, end);
+            return Ok(());
+        }
+        let unit = self.unit_pages(vma);
+        if !start.is_multiple_of(unit) {
+            return Err(Errno::EINVAL);
+        }
+        self.discard(mm, start, end / unit * unit);
+        Ok(())
+    }
+
+    /// `can_madv_lru_vma`.
+    fn cool_of(&mut self, mm: MmId, vma: &Vma, (start, end): (u64, u64)) -> Result<(), Errno> {
+        if vma.has(vm::PFNMAP) || vma.has(vm::LOCKED) || vma.has(vm::HUGETLB) {
+            return Err(Errno::EINVAL);
+        }
+        self.make_cold(mm, start, end);
+        Ok(())
     }
 
     pub(crate) fn discard(&mut self, mm: MmId, start: u64, end: u64) {

@@ -61,6 +61,7 @@ impl Machine {
         if !address.is_multiple_of(PAGE_BYTES) || pages == 0 {
             return Err(Errno::EINVAL);
         }
+        let pages = self.whole_huge_pages(kind, pages);
         let end = start.checked_add(pages).ok_or(Errno::ENOMEM)?;
         let at = self.mm(mm).find_from(start);
         let taken = self.mm(mm).vmas.get(at).is_some_and(|vma| vma.start < end);
@@ -99,6 +100,15 @@ impl Machine {
         });
         self.mm_mut(mm).merge(start, end);
         Ok(())
+    }
+
+    /// hugetlb memory is mapped in whole huge pages (`ksys_mmap_pgoff`).
+    fn whole_huge_pages(&self, kind: MapKind, pages: u64) -> u64 {
+        let (MapKind::Shared(file, _) | MapKind::Private(file, _)) = kind else { return pages };
+        match self.file(file).kind {
+            FileKind::Hugetlb(order) => pages.checked_next_multiple_of(1 << order).unwrap_or(pages),
+            _ => pages,
+        }
     }
 
     fn vm_flags(&self, file: FileId) -> u16 {

@@ -78,18 +78,34 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: a node has no memory or does not exist; or the group is the root.
+    /// `EINVAL`: a node has no memory or does not exist; or the group is the root. `ENOSPC`: a set
+    /// of a group with processes is to be emptied (`validate_change`).
     ///
     /// Source: cgroups(7); behaviour spec 5.
     pub fn set_mems(&mut self, cpuset: CpusetId, mems: NodeSet) -> Result<(), Errno> {
         if cpuset == CpusetId::ROOT || !mems.is_subset(&self.nodes.with_memory) {
             return Err(Errno::EINVAL);
         }
+        let had_some = !self.cpusets.list[cpuset.0 as usize].mems.is_empty();
+        if mems.is_empty() && had_some && self.is_populated(cpuset) {
+            return Err(Errno::ENOSPC);
+        }
         self.cpusets.list[cpuset.0 as usize].mems = mems;
         self.cpusets.update();
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
         self.follow_cpusets(&tasks);
         Ok(())
+    }
+
+    /// Whether somebody lives in a group or below it (`cgroup_is_populated`).
+    fn is_populated(&self, cpuset: CpusetId) -> bool {
+        let is_within = |mut id: CpusetId| {
+            while id != cpuset && id != CpusetId::ROOT {
+                id = self.cpusets.list[id.0 as usize].parent;
+            }
+            id == cpuset
+        };
+        self.tasks.values().any(|task| task.mm.is_some() && is_within(task.cpuset))
     }
 
     /// Puts all threads of a process into a group.

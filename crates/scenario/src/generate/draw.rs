@@ -10,7 +10,7 @@ mod memory;
 use super::dice::Dice;
 use super::world::{Feature, World};
 use super::{Outline, arguments};
-use crate::{Act, Base, Place, Scenario, Step};
+use crate::{Act, Base, Mask, Place, Scenario, Step};
 
 /// Steps that are drawn between the first and the last looks.
 const STEPS: std::ops::Range<u64> = 3..16;
@@ -191,7 +191,7 @@ impl Draw {
         let place = self.world.place(who, letter, &range);
         let may_read_proc = self.world.processes[who].privileged;
         match self.dice.below(8) {
-            0 if self.world.counters_are_ours => Some(Step::Counters),
+            0 => Some(Step::Counters),
             1 if may_read_proc => Some(Step::NumaMaps(place)),
             2 if may_read_proc && range.end - range.start <= 16 => Some(Step::Pagemap(place)),
             3 if may_read_proc => {
@@ -205,6 +205,22 @@ impl Draw {
         }
     }
 
+    /// Counters count every page, those of the program that plays the scenario too. Those lie on a
+    /// node that no migrate_pages(2) empties, if there is one; but a cpuset moves them all the same,
+    /// and the stack of a thread lies where the thread was started.
+    fn moves_its_player(&self) -> bool {
+        let empties = |node: u16| {
+            self.acts.iter().any(|act| match &act.step {
+                Step::MigratePages { from: Mask::Nodes { nodes, .. }, .. } => nodes.contains(&node),
+                _ => false,
+            })
+        };
+        let moves = |act: &Act| {
+            matches!(act.step, Step::CgroupSet { .. } | Step::CgroupJoin { .. } | Step::Thread(_))
+        };
+        self.acts.iter().any(moves) || (0..self.world.outline.nodes).all(empties)
+    }
+
     /// Everybody who lives says where each of their areas is; then the counters.
     fn last_looks(&mut self) {
         for who in 0..self.world.processes.len() {
@@ -215,8 +231,9 @@ impl Draw {
                 self.act(who, Step::Where(places));
             }
         }
-        if self.world.counters_are_ours {
-            self.act(0, Step::Counters);
+        self.act(0, Step::Counters);
+        if self.moves_its_player() {
+            self.acts.retain(|act| act.step != Step::Counters);
         }
     }
 }

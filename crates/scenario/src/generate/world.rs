@@ -96,8 +96,6 @@ pub(super) struct World {
     memories: Vec<Memory>,
     next_area: char,
     pub(super) groups: Vec<String>,
-    /// Pages of the processes themselves, which counters count too, have not moved.
-    pub(super) counters_are_ours: bool,
     pub(super) pools_are_set: bool,
 }
 
@@ -127,7 +125,6 @@ impl World {
             memories: vec![Memory::new()],
             next_area: 'a',
             groups: Vec::new(),
-            counters_are_ours: true,
             pools_are_set: false,
         }
     }

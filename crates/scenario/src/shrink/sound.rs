@@ -46,9 +46,7 @@ impl Made {
             Step::Wait(actor) => self.actors.contains(actor),
             Step::Cgroup { name, .. } => {
                 let parent = name.rsplit_once('/').map_or("root", |(parent, _)| parent);
-                let may_be = self.groups.contains(parent);
-                self.groups.insert(name.clone());
-                may_be
+                self.groups.contains(parent) && self.groups.insert(name.clone())
             }
             Step::CgroupSet { name, .. } | Step::CgroupEffective { name } => {
                 self.groups.contains(name)
@@ -68,7 +66,6 @@ impl Made {
                 places.retain_mut(|place| self.cut(place));
                 !places.is_empty()
             }
-            Step::GetMempolicy { addr: Some(place), .. } => self.cut(place),
             step => place_of(step).is_none_or(|place| self.cut(place)),
         }
     }
@@ -90,6 +87,35 @@ impl Made {
     }
 }
 
+/// The steps with an area under another letter.
+pub(super) fn renamed(acts: &[Act], from: char, to: char) -> Vec<Act> {
+    let mut acts = acts.to_vec();
+    let rename = |letter: &mut char| {
+        if *letter == from {
+            *letter = to;
+        }
+    };
+    let rename_place = |place: &mut Place| {
+        if let Base::Area(letter) = &mut place.base {
+            rename(letter);
+        }
+    };
+    for act in &mut acts {
+        match &mut act.step {
+            Step::Map { area, of, .. } => {
+                rename(area);
+                of.iter_mut().for_each(rename);
+            }
+            Step::MovePages { pages, .. } => {
+                pages.iter_mut().for_each(|(place, _)| rename_place(place));
+            }
+            Step::Where(places) => places.iter_mut().for_each(rename_place),
+            step => place_of(step).into_iter().for_each(rename_place),
+        }
+    }
+    acts
+}
+
 /// The one range that a step is about.
 pub(super) fn place_of(step: &mut Step) -> Option<&mut Place> {
     match step {
@@ -106,6 +132,7 @@ pub(super) fn place_of(step: &mut Step) -> Option<&mut Place> {
         | Step::Pin(place)
         | Step::Mbind { place, .. }
         | Step::HomeNode { place, .. }
+        | Step::GetMempolicy { addr: Some(place), .. }
         | Step::HugeUnits(place)
         | Step::Pagemap(place)
         | Step::NumaMaps(place)

@@ -32,6 +32,9 @@ impl Draw {
     }
 
     pub(super) fn lose_rights(&mut self, who: usize) -> Option<Step> {
+        if !self.world.processes[who].privileged {
+            return None;
+        }
         let step = self.dice.pick(&[
             Step::Drop,
             Step::Drop,
@@ -79,13 +82,11 @@ impl Draw {
 
     pub(super) fn cgroup_set(&mut self) -> Option<Step> {
         let name = self.group()?;
-        self.world.counters_are_ours = false;
         Some(Step::CgroupSet { name, mems: self.mems() })
     }
 
     pub(super) fn cgroup_join(&mut self) -> Option<Step> {
         let name = self.group()?;
-        self.world.counters_are_ours = false;
         let who = self.world.someone(&mut self.dice);
         let process = &self.world.processes[who];
         Some(Step::CgroupJoin { name, who: (who != 0).then_some(process.actor) })

@@ -3,16 +3,13 @@
 use super::{Draw, arguments};
 use crate::generate::arguments::{mask, maxnode, policy};
 use crate::generate::world::Feature;
-use crate::{Base, Kind, Mask, Mode, Place, Pointer, Step, flags};
+use crate::{Base, Kind, Mode, Place, Pointer, Step, flags};
 
 impl Draw {
     pub(super) fn migrate_pages(&mut self, who: usize) -> Option<Step> {
         let pid = arguments::pid(&mut self.dice, &self.world, who);
         let from = mask(&mut self.dice, &self.world);
         let to = mask(&mut self.dice, &self.world);
-        if matches!(&from, Mask::Nodes { nodes, .. } if nodes.contains(&0)) {
-            self.world.counters_are_ours = false;
-        }
         Some(Step::MigratePages { pid, from, to, maxnode: maxnode(&mut self.dice, &self.world) })
     }
 
@@ -86,7 +83,6 @@ impl Draw {
         if is_interleaving(mode.0) && self.world.has(Feature::Files) {
             return None;
         }
-        self.world.counters_are_ours = false;
         Some(Step::SetMempolicy { mode, mask, maxnode: maxnode(&mut self.dice, &self.world) })
     }
 
