@@ -29,8 +29,8 @@ mod cmd {
 }
 mod exit;
 mod output {
-    pub(crate) mod explain_text;
     pub(crate) mod cases;
+    pub(crate) mod explain_text;
     pub(crate) mod json;
     pub(crate) mod outcome_text;
     pub(crate) mod paint;

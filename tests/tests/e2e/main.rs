@@ -50,6 +50,7 @@ mod bad_input;
 mod conformance;
 mod explain;
 mod filters;
+mod fuzz;
 mod grown_lab;
 mod huge;
 mod lasting;

@@ -165,7 +165,7 @@ impl Part {
             }
             sys::touch(address);
         }
-        self.restore_policy()?;
+        self.restore_policy();
         Ok(None)
     }
 
@@ -195,7 +195,7 @@ impl Part {
                 break;
             }
         }
-        self.restore_policy()?;
+        self.restore_policy();
         let kept = filled.saturating_sub((give_back_mib << 20) / PAGE_BYTES);
         sys::unmap(start + kept * PAGE_BYTES, (pages - kept) * PAGE_BYTES)
             .map_err(|errno| Unable(format!("give back: {errno}")))?;

@@ -297,11 +297,11 @@ impl Part {
         self.policy = (mode, nodes);
     }
 
-    /// Sets the policy again that the scenario set last.
-    pub(crate) fn restore_policy(&self) -> Result<(), Unable> {
+    /// Sets the policy again that the scenario set last. One that no longer fits the cpuset is
+    /// refused, and the last page's policy stays: the model's player does the same.
+    pub(crate) fn restore_policy(&self) {
         let (mode, nodes) = &self.policy;
-        self.set_policy(*mode, nodes)
-            .map_err(|errno| Unable(format!("set the policy again: {errno}")))
+        let _ = self.set_policy(*mode, nodes);
     }
 }
 

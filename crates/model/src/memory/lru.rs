@@ -39,6 +39,14 @@ impl Machine {
         (0..self.lru_batches.len()).for_each(|cpu| self.drain_batch(cpu));
     }
 
+    /// Empties the batch of one CPU (`lru_add_drain`).
+    pub(crate) fn lru_drain(&mut self, cpu: CpuId) {
+        let cpu = cpu.get() as usize;
+        if cpu < self.lru_batches.len() {
+            self.drain_batch(cpu);
+        }
+    }
+
     fn drain_batch(&mut self, cpu: usize) {
         for pfn in self.lru_batches[cpu].drain(..) {
             self.frames.exchange(pfn, flag::IN_LRU_BATCH, flag::LRU);

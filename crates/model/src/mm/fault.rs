@@ -341,7 +341,7 @@ impl Machine {
             self.set_pte(mm, page, entry.with(WRITTEN));
             return Ok(());
         }
-        if self.may_reuse(pfn) {
+        if self.may_reuse(task, pfn) {
             self.frames.set(pfn, flag::EXCLUSIVE);
             if self.behaviour.reuse_forgets_cpupid {
                 self.frames.set_cpupid(self.frames.head(pfn), u32::MAX);
@@ -359,17 +359,25 @@ impl Machine {
         Ok(())
     }
 
-    /// A page that this entry alone uses needs no copy.
-    fn may_reuse(&self, pfn: Pfn) -> bool {
-        if !self.frames.owner(self.frames.head(pfn)).is_anon() {
+    /// A page that this entry alone uses needs no copy (`wp_can_reuse_anon_folio`). A batch that
+    /// waits for the LRU uses it too; only the one of this CPU is emptied for that.
+    fn may_reuse(&mut self, task: TaskId, pfn: Pfn) -> bool {
+        let head = self.frames.head(pfn);
+        if !self.frames.owner(head).is_anon() {
             return false;
         }
-        let head = self.frames.head(pfn);
+        if self.frames.has(pfn, flag::EXCLUSIVE) {
+            return true;
+        }
         let ksm = self.frames.owner(head).is_ksm();
-        self.frames.has(pfn, flag::EXCLUSIVE)
-            || !ksm
-                && self.frames.total_mapcount(head) == 1
-                && self.frames.extra_references(head) == 0
+        let shared = self.frames.total_mapcount(head) != 1;
+        if ksm || shared || self.frames.extra_references(head) > 0 {
+            return false;
+        }
+        if self.frames.has(head, flag::IN_LRU_BATCH) {
+            self.lru_drain(self.tasks[&task].cpu);
+        }
+        !self.frames.has(head, flag::IN_LRU_BATCH)
     }
 
     /// Another address space maps this folio: remembered for rule B of spec 1.4.

@@ -36,6 +36,9 @@ pub enum Advice {
     PopulateWrite,
 }
 
+/// Gives an advice to the part of a mapping that it is for.
+type AdviseVma = fn(&mut Machine, MmId, &Vma, (u64, u64)) -> Result<(), Errno>;
+
 impl Machine {
     /// madvise(2) of `[address, address + length)`.
     ///
@@ -75,7 +78,7 @@ impl Machine {
         &mut self,
         mm: MmId,
         (start, end): (u64, u64),
-        advise: fn(&mut Self, MmId, &Vma, (u64, u64)) -> Result<(), Errno>,
+        advise: AdviseVma,
     ) -> Result<(), Errno> {
         let vmas: Vec<Vma> = {
             let mm = self.mm(mm);

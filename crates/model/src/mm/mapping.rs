@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::errno::Errno;
-use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
+use crate::memory::frames::{Order, PMD_ORDER, PMD_PAGES, flag};
 use crate::memory::hugetlb::is_hugetlb_order;
 use crate::memory::owner::{FileId, Owner};
 use crate::mm::address_space::MmId;
@@ -10,6 +10,7 @@ use crate::mm::file::FileKind;
 use crate::mm::page_table::Entry;
 use crate::mm::task::TaskId;
 use crate::mm::vma::{Backing, Protection, Vma, VmaScan, vm};
+use crate::policy::mempolicy::PolicyMode;
 
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: u64 = 4096;
@@ -80,7 +81,7 @@ impl Machine {
         if pgoff.checked_add(pages).is_none_or(|last| last > FILE_PAGES_MAX) {
             return Err(Errno::EINVAL);
         }
-        self.reserve_hugetlb(backing, pgoff, pages)?;
+        self.reserve_hugetlb(task, backing, pgoff, pages)?;
         if let Backing::File { file, .. } = backing {
             let mappers = &mut self.file_mut(file).mappers;
             if !mappers.contains(&mm) {
@@ -122,7 +123,13 @@ impl Machine {
         }
     }
 
-    fn reserve_hugetlb(&mut self, backing: Backing, pgoff: u64, pages: u64) -> Result<(), Errno> {
+    fn reserve_hugetlb(
+        &mut self,
+        task: TaskId,
+        backing: Backing,
+        pgoff: u64,
+        pages: u64,
+    ) -> Result<(), Errno> {
         let Backing::File { file, shared } = backing else { return Ok(()) };
         let FileKind::Hugetlb(order) = self.file(file).kind else { return Ok(()) };
         if !is_hugetlb_order(order) || !pages.is_multiple_of(1 << order) {
@@ -134,11 +141,22 @@ impl Machine {
             0
         };
         let needed = (pages >> order) - there;
-        if !self.hugetlb.reserve(order, needed) {
+        if needed > self.allowed_huge_pages(task, order) || !self.hugetlb.reserve(order, needed) {
             return Err(Errno::ENOMEM);
         }
         self.file_mut(file).reserved += needed;
         Ok(())
+    }
+
+    /// Free huge pages where a task may allocate: in its cpuset, and where its own BIND policy is
+    /// (`allowed_mems_nr`).
+    fn allowed_huge_pages(&self, task: TaskId, order: Order) -> u64 {
+        let task = &self.tasks[&task];
+        let mems = task.mems_allowed;
+        let bind = task.policy.filter(|policy| policy.mode == PolicyMode::Bind);
+        let bound = bind.map_or(mems, |policy| policy.nodes.intersection(&mems));
+        let nodes = if bound.is_empty() { mems } else { bound };
+        nodes.iter().map(|node| self.hugetlb_pool(node, order).1).sum()
     }
 
     /// munmap(2) of the pages in `[address, address + length)`.

@@ -93,7 +93,9 @@ impl Machine {
         self.cpusets.list[cpuset.0 as usize].mems = mems;
         self.cpusets.update();
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
-        self.follow_cpusets(&tasks);
+        // A process with several threads is moved once for each: pages that the first round brings
+        // to a node that the next round empties move on (`update_tasks_nodemask`).
+        self.follow_cpusets(&tasks, |_| true);
         Ok(())
     }
 
@@ -126,13 +128,13 @@ impl Machine {
                 task.cpuset = cpuset;
             }
         }
-        self.follow_cpusets(&threads);
+        self.follow_cpusets(&threads, |thread| thread == process);
         Ok(())
     }
 
     /// Brings tasks in line with their groups: first all policies, then the pages, as the kernel
-    /// does it with its work queue.
-    fn follow_cpusets(&mut self, tasks: &[TaskId]) {
+    /// does it with its work queue. `moves_pages`: the pages move for this task.
+    fn follow_cpusets(&mut self, tasks: &[TaskId], moves_pages: impl Fn(TaskId) -> bool) {
         let mut moves: Vec<(MmId, NodeSet, NodeSet)> = Vec::new();
         for &id in tasks {
             let mems = {
@@ -149,7 +151,7 @@ impl Machine {
                 policy.rebind(&mems);
             }
             if let Some(mm) = task.mm
-                && !moves.iter().any(|&(moved, ..)| moved == mm)
+                && moves_pages(id)
             {
                 self.rebind_vmas(mm, &mems);
                 moves.push((mm, old, mems));

@@ -65,10 +65,8 @@ impl Draw {
         if self.world.groups.len() > 2 {
             return None;
         }
-        let name = match self.world.groups.first() {
-            Some(parent) if self.dice.one_in(3) => format!("{parent}/c{}", self.world.groups.len()),
-            _ => format!("c{}", self.world.groups.len()),
-        };
+        // Side by side: what a group above another may hold is no matter of memory.
+        let name = format!("c{}", self.world.groups.len());
         self.world.groups.push(name.clone());
         let mems = self.mems();
         Some(Step::Cgroup { name, mems: (mems != "empty").then_some(mems) })
