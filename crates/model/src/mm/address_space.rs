@@ -135,12 +135,21 @@ impl Mm {
         Ok(())
     }
 
+    /// The mapping of a page gets a page of its own (`anon_vma_prepare`).
+    pub(crate) fn note_anon(&mut self, page: u64) {
+        let at = self.find_from(page);
+        if let Some(vma) = self.vmas.get_mut(at).filter(|vma| vma.start <= page) {
+            vma.flags |= vm::HAD_ANON;
+        }
+    }
+
     /// Joins neighbours that became alike, in and around `[start, end)`.
     pub(crate) fn merge(&mut self, start: u64, end: u64) {
         let mut at = self.find_from(start).saturating_sub(1);
         while at + 1 < self.vmas.len() && self.vmas[at].start <= end {
             if self.vmas[at].joins(&self.vmas[at + 1]) {
                 self.vmas[at].end = self.vmas[at + 1].end;
+                self.vmas[at].flags |= self.vmas[at + 1].flags & vm::HAD_ANON;
                 self.vmas.remove(at + 1);
             } else {
                 at += 1;

@@ -301,6 +301,7 @@ impl Machine {
             self.frames.set_owner(pfn, Owner::Anon { family, index });
             self.frames.set(pfn, flag::SWAP_BACKED | flag::EXCLUSIVE);
             self.lru_add(pfn, cpu);
+            self.mm_mut(mm).note_anon(page);
             self.map_page(mm, vma, page, pfn, WRITTEN);
             if let Some(copied) = old.mapped() {
                 self.unmap_page(copied, old);

@@ -153,6 +153,7 @@ impl Machine {
         let mut placing = self.placing(task, &vma, page, 0);
         let (family, cpu) = (self.mm(mm).family, self.tasks[&task].cpu);
         let end = end.min(vma.end).min((unit + 1) << PMD_ORDER);
+        self.mm_mut(mm).note_anon(page);
         for page in page..end {
             placing.index = self.interleave_index(&vma, page, 0);
             let pfn = self.allocate_by(&by, &placing, 0).ok_or(Errno::ENOMEM)?;
@@ -247,6 +248,7 @@ impl Machine {
         self.frames.set_owner(pfn, Owner::Anon { family, index });
         self.frames.set(pfn, flag::SWAP_BACKED | flag::EXCLUSIVE);
         self.lru_add(pfn, self.tasks[&task].cpu);
+        self.mm_mut(mm).note_anon(page);
         Ok(pfn)
     }
 

@@ -88,10 +88,12 @@ impl Machine {
         child
     }
 
-    /// Private mappings are copied; shared ones are faulted in again (`vma_needs_copy`).
+    /// Private mappings that ever had a page of their own are copied; what the others have, zero
+    /// pages and pages of a file, is faulted in again (`vma_needs_copy`).
     fn copy_entries(&mut self, parent: MmId, child: MmId, vma: &Vma) {
         let special = vma.has(vm::DONT_SPLIT) && vma.is_shared();
-        if vma.is_shared() && !special || self.is_clean_file_mapping(parent, vma) {
+        let untouched = vma.backing == Backing::Anon && !vma.has(vm::HAD_ANON);
+        if vma.is_shared() && !special || untouched || self.is_clean_file_mapping(parent, vma) {
             return;
         }
         let mut page = vma.start;

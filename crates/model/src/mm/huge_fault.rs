@@ -91,6 +91,7 @@ impl Machine {
         let index = page.wrapping_add_signed(-vma.moved);
         self.frames.set_owner(head, Owner::Anon { family, index });
         self.frames.set(head, flag::SWAP_BACKED | flag::EXCLUSIVE);
+        self.mm_mut(mm).note_anon(page);
         self.map_folio(mm, vma, unit, head, WRITTEN);
         self.lru_add(head, self.tasks[&task].cpu);
         true

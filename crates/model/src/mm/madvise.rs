@@ -118,6 +118,7 @@ impl Machine {
         if vma.has(vm::PFNMAP) || vma.has(vm::LOCKED) || vma.has(vm::HUGETLB) {
             return Err(Errno::EINVAL);
         }
+        self.split_cut_folios(mm, start, end);
         self.make_cold(mm, start, end);
         Ok(())
     }
@@ -130,6 +131,21 @@ impl Machine {
         }
         if start < end {
             self.zap(mm, start, end);
+        }
+    }
+
+    /// A large folio that the range cuts is split first, unless others map it too.
+    fn split_cut_folios(&mut self, mm: MmId, start: u64, end: u64) {
+        for page in [start, end] {
+            let (entry, _) = self.entry(mm, page);
+            let Some(pfn) = entry.mapped() else { continue };
+            let head = self.frames.head(pfn);
+            let first = page - u64::from(pfn.0 - head.0);
+            let is_cut = first < page && self.frames.owner(head).is_anon();
+            if is_cut && !self.is_shared_folio(head) {
+                // A pinned one stays whole.
+                let _ = self.split_folio(head);
+            }
         }
     }
 

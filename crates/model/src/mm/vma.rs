@@ -48,6 +48,8 @@ pub(crate) mod vm {
     pub(crate) const DONT_SPLIT: u16 = 1 << 6;
     pub(crate) const SOFT_DIRTY: u16 = 1 << 7;
     pub(crate) const NO_HUGEPAGE: u16 = 1 << 8;
+    /// It has had a page of its own (`anon_vma`).
+    pub(crate) const HAD_ANON: u16 = 1 << 9;
 }
 
 /// What the balancing scanner remembers of a VMA (6.12 and later; spec 10.2).

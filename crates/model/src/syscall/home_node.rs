@@ -56,7 +56,8 @@ impl Machine {
         } {
             page = vma.end;
             let from = vma.start.max(start);
-            let Some(mut policy) = self.vma_policy(&vma, from) else { continue };
+            // The mapping's own: of shared memory, what another process has set does not count.
+            let Some(mut policy) = vma.policy.as_deref().copied() else { continue };
             if !matches!(policy.mode, PolicyMode::Bind | PolicyMode::PreferredMany) {
                 return Err(Errno::EOPNOTSUPP);
             }

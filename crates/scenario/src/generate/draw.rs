@@ -198,7 +198,9 @@ impl Draw {
                 let field = self.dice.pick(&["Rss", "Anonymous", "Locked"]);
                 Some(Step::Smaps(Place::all(Base::Area(letter)), field.to_owned()))
             }
-            4 if may_read_proc && self.world.has(Feature::Thp) => Some(Step::HugeUnits(place)),
+            4 if may_read_proc && self.world.has(Feature::Thp) => {
+                Some(Step::HugeUnits(Place::all(Base::Area(letter))))
+            }
             5 => Some(Step::Status("Mems_allowed_list".to_owned())),
             6 if self.world.pools_are_set => Some(Step::Pools),
             _ => Some(Step::Where(vec![place])),
