@@ -22,6 +22,7 @@ pub use found::{Found, case_file};
 
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
+use crate::conformance::CMDLINE;
 
 /// Scenarios that are sent ahead.
 const CHUNK: u64 = 32;
@@ -29,8 +30,6 @@ const CHUNK: u64 = 32;
 const SHIFT: Duration = Duration::from_secs(600);
 /// Time limit of a guest: a shift, and what a chunk and its shrinking may take.
 const GUEST_LIMIT: Duration = Duration::from_secs(1800);
-/// The kernel's own pages, the zero page among them, lie where the model has them.
-const BOOT_WORDS: &str = "nokaslr secretmem.enable=1";
 /// Scenarios that are tried to shrink one.
 const SHRINK_LIMIT: u32 = 400;
 /// So many differences, and the rest is better looked at once these are understood.
@@ -85,7 +84,7 @@ pub fn fuzz(
     show: &mut dyn FnMut(FuzzProgress),
     keep: &mut dyn FnMut(&Found) -> anyhow::Result<()>,
 ) -> anyhow::Result<FuzzReport> {
-    let extra_cmdline = format!("{BOOT_WORDS} {}", options.lab.extra_cmdline);
+    let extra_cmdline = format!("{CMDLINE} {}", options.lab.extra_cmdline);
     let lab = LabOptions { time_limit: GUEST_LIMIT, extra_cmdline, ..options.lab.clone() };
     let machine = model_of(options);
     let mut fuzz = Fuzz {

@@ -9,8 +9,7 @@ use crate::host::pagetide_binary;
 
 /// No scenario from `from` on may differ.
 fn agree(from: u64, cases: u64) {
-    let topology = conformance::case_machine(conformance::kernel_version(Kernel::V6_12));
-    let topology = topology.topology().clone();
+    let topology = conformance::case_topology();
     let lab = LabOptions { pagetide: pagetide_binary(), ..LabOptions::new(topology).unwrap() };
     let options = FuzzOptions { lab, kernel: Kernel::V6_12, seed: 1, from, cases };
     let report = fuzz(&options, &mut |_| (), &mut |_| (), &mut |_| Ok(())).unwrap();

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let topology = match &args.machine {
         Some(name) => machine::load(name)?,
-        None => conformance::case_machine(conformance::kernel_version(kernel)).topology().clone(),
+        None => conformance::case_topology(),
     };
     let lab = LabOptions { kernel: args.kernel.clone(), ..LabOptions::new(topology)? };
     let options = FuzzOptions { lab, kernel, seed: args.seed, from: args.from, cases: args.cases };
