@@ -36,7 +36,7 @@ pub enum Seen {
     Errno(String),
     /// A word or a line as it stands.
     Text(String),
-    /// A line in quotes; several are one result.
+    /// A line in quotes; several are one result, and so is none.
     Quoted(Vec<String>),
     /// A mapping that could not be made.
     NotMapped(String),
@@ -68,6 +68,7 @@ impl Display for Seen {
         match self {
             Self::Value(value) => write!(f, "{value}"),
             Self::Errno(text) | Self::Text(text) => f.write_str(text),
+            Self::Quoted(lines) if lines.is_empty() => f.write_str("none"),
             Self::Quoted(lines) => {
                 let lines: Vec<String> = lines.iter().map(|line| format!("\"{line}\"")).collect();
                 f.write_str(&lines.join(" "))

@@ -16,6 +16,8 @@ use super::part::{Part, Performed, Unable};
 use super::{name, numbered};
 use crate::sys::{self, Backing, Rights};
 
+/// All turns of interleaving over up to six nodes end here together.
+const INODES: u64 = 60;
 /// MPOL_PREFERRED.
 const PREFERRED: i32 = 1;
 /// MPOL_BIND.
@@ -113,7 +115,7 @@ impl Part {
             Some(of) if files.contains_key(of) => *of,
             Some(of) => return Err(Unable(format!("this process has no file of area {of}"))),
             None => {
-                match self.new_file(*area, *kind, bytes)? {
+                match self.new_file(*area, *kind, bytes, numbered(files.len()) + 1)? {
                     Ok(file) => files.insert(*area, file),
                     Err(errno) => return Ok(Err(errno)),
                 };
@@ -134,6 +136,7 @@ impl Part {
         area: char,
         kind: Kind,
         bytes: u64,
+        number: u64,
     ) -> Result<Result<OwnedFd, Errno>, Unable> {
         let on = |folder: &Path| {
             let mut options = File::options();
@@ -147,7 +150,7 @@ impl Part {
                 Ok(file) => file,
                 Err(errno) => return Ok(Err(errno)),
             },
-            _ => rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC)?,
+            _ => numbered_memfd(number)?,
         };
         rustix::fs::ftruncate(&file, bytes)?;
         Ok(Ok(file))
@@ -227,6 +230,18 @@ impl Part {
         }
         Ok(None)
     }
+}
+
+/// A memfd whose inode has a number that is `number` modulo [`INODES`]: interleaving of shared
+/// memory begins there (`shmem_get_pgoff_policy`), and for the model files are numbered from 1.
+fn numbered_memfd(number: u64) -> Result<OwnedFd, Unable> {
+    for _ in 0..2 * INODES {
+        let file = rustix::fs::memfd_create("m", rustix::fs::MemfdFlags::CLOEXEC)?;
+        if rustix::fs::fstat(&file)?.st_ino % INODES == number % INODES {
+            return Ok(file);
+        }
+    }
+    Err(Unable("no memfd has an inode of the number that is wanted".into()))
 }
 
 fn id(node: u16) -> Result<NodeId, Unable> {
