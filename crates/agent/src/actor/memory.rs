@@ -27,6 +27,8 @@ const HOG_CHUNK_PAGES: u64 = 256;
 /// While a node has more free pages than this, a hog takes huge ones.
 const HOG_SMALL_PAGES: u64 = 8192;
 const HUGE_PAGES: u64 = 512;
+/// So often in a row a full node must give nothing: kswapd frees page cache meanwhile.
+const HOG_REFUSALS: u32 = 3;
 
 impl Part {
     pub(crate) fn use_memory(&mut self, step: &Step) -> Performed {
@@ -187,7 +189,8 @@ impl Part {
         let huge = huge / HUGE_PAGES * HUGE_PAGES;
         let mut filled =
             take_huge(start, huge).map_err(|errno| Unable(format!("touch: {errno}")))?;
-        while filled < pages {
+        let mut refused = 0;
+        while filled < pages && refused < HOG_REFUSALS {
             let chunk = HOG_CHUNK_PAGES.min(pages - filled);
             let first = start + filled * PAGE_BYTES;
             sys::populate_for_writing(first, chunk * PAGE_BYTES)
@@ -195,8 +198,11 @@ impl Part {
             let here = pages_on(node, first, chunk)?;
             filled += here;
             if here < chunk {
-                break;
+                let (from, left) = (first + here * PAGE_BYTES, (chunk - here) * PAGE_BYTES);
+                sys::advise(from, left, libc::MADV_DONTNEED)
+                    .map_err(|errno| Unable(format!("let go: {errno}")))?;
             }
+            refused = if here == 0 { refused + 1 } else { 0 };
         }
         self.restore_policy();
         let kept = filled.saturating_sub((give_back_mib << 20) / PAGE_BYTES);
