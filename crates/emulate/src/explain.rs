@@ -14,7 +14,7 @@ use std::io;
 
 use linux::Errno;
 use machine::NodeSet;
-use model::{Machine, UserMemory};
+use model::{Explained, UserMemory};
 
 use crate::call::{Answer, Call};
 use crate::calls::int;
@@ -45,9 +45,9 @@ impl Explain {
     }
 
     /// Tells one call.
-    pub(crate) fn call(&mut self, machine: &mut Machine, call: &Call, answer: Answer) {
-        let mut text = line(&Caller::new(call.tid), call, answer);
-        for explained in model::explain(&machine.take_events()) {
+    pub(crate) fn call(&mut self, call: &Call, answer: Answer, moves: &[Explained]) {
+        let mut text = told(call, answer);
+        for explained in moves {
             let path = explained.to_string().replace('\n', "\n  ").replace("    ", "  ");
             // Writing to a String cannot fail.
             let _ = write!(text, "\n  {path}");
@@ -56,6 +56,11 @@ impl Explain {
         // Nobody reads it any more: the program goes on.
         let _ = self.sink.write_all(text.as_bytes());
     }
+}
+
+/// A call that the model answered, with its arguments by name and its answer.
+pub(crate) fn told(call: &Call, answer: Answer) -> String {
+    line(&Caller::new(call.tid), call, answer)
 }
 
 fn line(user: &dyn UserMemory, call: &Call, answer: Answer) -> String {

@@ -18,6 +18,7 @@
 //! | `user` | the memory of a program that waits in a call |
 //! | `shown` | the files that describe NUMA, as the emulated machine would have them |
 //! | `explain` | a line for each call that was answered |
+//! | `report` | what the run was like, recorded and written at its end |
 //! | `sys` | every unsafe line |
 //!
 //! # How files are shown
@@ -48,6 +49,7 @@ mod image;
 mod launch;
 mod process;
 mod remap;
+mod report;
 mod run;
 mod scan;
 mod settle;
@@ -60,6 +62,7 @@ mod world;
 
 pub use error::RunError;
 pub use explain::Explain;
+pub use report::{Report, ReportFormat};
 pub use run::{RunOptions, run};
 pub use shown::Files;
 

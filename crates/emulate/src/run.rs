@@ -11,6 +11,7 @@ use rustix::process::WaitStatus;
 use crate::error::RunError;
 use crate::explain::Explain;
 use crate::launch::launch;
+use crate::report::{Recorder, Report};
 use crate::shown::{Files, Shown};
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
@@ -27,6 +28,8 @@ pub struct RunOptions {
     pub files: Files,
     /// Tell each call.
     pub explain: Option<Explain>,
+    /// Write what the run was like, at its end.
+    pub report: Option<Report>,
 }
 
 /// Runs `command` on the machine. Returns when it and all that it started have ended, with the
@@ -37,7 +40,7 @@ pub struct RunOptions {
 /// [`RunError`].
 pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let mut machine = Machine::boot(options.topology, options.kernel, Options::default());
-    if options.explain.is_some() {
+    if options.explain.is_some() || options.report.is_some() {
         machine.trace_on();
     }
     let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
@@ -50,14 +53,24 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     // Whoever loses its parent becomes our child, so that it is still known as one of ours.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let child = launch(command, &mut shown)?;
+    let recorder = options.report.as_ref().map(|_| {
+        let words = command.iter().map(|word| word.to_string_lossy().into_owned());
+        Recorder::new(&world, words.collect())
+    });
+    let explain = options.explain;
     let mut supervisor =
-        Supervisor { world, shown, explain: options.explain, watch, signals, child, status: None };
+        Supervisor { world, shown, explain, recorder, watch, signals, child, status: None };
     let status = supervisor.serve().map_err(RunError::launch("wait for system calls"))?;
     if let Some(errno) = supervisor.child.exec_error() {
         let program = command.first().cloned().unwrap_or_default();
         return Err(RunError::Exec { program, errno });
     }
-    Ok(status.map_or(0, code))
+    let code = status.map_or(0, code);
+    if let (Some(recorder), Some(report)) = (supervisor.recorder, options.report) {
+        let written = recorder.write(&supervisor.world, code, report);
+        written.map_err(RunError::launch("write the report"))?;
+    }
+    Ok(code)
 }
 
 fn code(status: WaitStatus) -> u8 {

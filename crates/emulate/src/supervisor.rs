@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
-use crate::call::Answer;
+use crate::call::{Answer, Call};
 use crate::calls;
 use crate::explain::Explain;
 use crate::launch::Child;
+use crate::report::Recorder;
 use crate::shown::Shown;
 use crate::signals::Signals;
 use crate::world::World;
@@ -28,6 +29,7 @@ pub(crate) struct Supervisor {
     pub(crate) world: World,
     pub(crate) shown: Shown,
     pub(crate) explain: Option<Explain>,
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) watch: OwnedFd,
     pub(crate) signals: Signals,
     pub(crate) child: Child,
@@ -71,6 +73,10 @@ impl Supervisor {
                 _ => {}
             }
         }
+        // The listener may tell before the descriptors of the last processes do.
+        for pid in self.world.processes.keys().copied().collect::<Vec<_>>() {
+            self.end(pid);
+        }
         self.shown.close();
         self.reap(WaitOptions::empty());
         Ok(self.status)
@@ -85,28 +91,49 @@ impl Supervisor {
             SHOWN => self.shown.serve(&mut self.world),
             pid => {
                 let Ok(pid) = u32::try_from(pid) else { return };
-                self.world.end_process(pid);
-                self.shown.gone(pid);
+                self.end(pid);
                 self.reap(WaitOptions::NOHANG);
             }
+        }
+    }
+
+    /// A process has ended.
+    fn end(&mut self, pid: u32) {
+        self.world.end_process(pid);
+        self.shown.gone(pid);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.ended(pid);
         }
     }
 
     fn next_call(&mut self) {
         // ENOENT: the caller went away meanwhile.
         let Ok(call) = self.child.listener.receive() else { return };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.received(&mut self.world, &call);
+        }
         let shown = self.shown.answer(&mut self.world, &self.child.listener, &call);
         let answer = shown.unwrap_or_else(|| calls::answer(&mut self.world, &call));
         while let Some(pid) = self.world.news.pop_first() {
             self.shown.known(&mut self.world, pid);
         }
-        if answer != Answer::Continue
-            && let Some(explain) = &mut self.explain
-        {
-            explain.call(&mut self.world.machine, &call, answer);
+        if self.explain.is_some() || self.recorder.is_some() {
+            self.tell(&call, answer);
         }
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
+    }
+
+    fn tell(&mut self, call: &Call, answer: Answer) {
+        let moves = model::explain(&self.world.machine.take_events());
+        if let Some(explain) = &mut self.explain
+            && answer != Answer::Continue
+        {
+            explain.call(call, answer, &moves);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.answered(&self.world, call, answer, &moves);
+        }
     }
 
     /// Takes the status of children that have ended: the first, and those whose parents ended

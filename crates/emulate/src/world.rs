@@ -82,6 +82,11 @@ impl World {
         self.machine.task(i32::try_from(tid).ok()?)
     }
 
+    /// The process of a thread that was met.
+    pub(crate) fn process_of_met(&self, tid: u32) -> Option<u32> {
+        self.threads.get(&tid).copied()
+    }
+
     /// The CPUs of the machine.
     pub(crate) fn cpus(&self) -> CpuSet {
         self.machine.topology().cpus()

@@ -13,6 +13,7 @@ mod moving;
 mod placing;
 mod processes;
 mod said;
+mod soak;
 mod threads;
 
 use std::path::{Path, PathBuf};

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let own = env::current_exe().context("cannot find the program that runs")?;
     let command = [own.into(), "demo".into(), "--inside".into()];
     let kernel = KernelVersion::V6_12;
-    let options = RunOptions { topology, kernel, files: Files::Auto, explain: None };
+    let options = RunOptions { topology, kernel, files: Files::Auto, explain: None, report: None };
     Ok(emulate::run(options, &command)?)
 }
 

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use emulate::{Explain, Files, RunOptions};
+use emulate::{Explain, Files, Report, ReportFormat, RunOptions};
 use model::KernelVersion;
 
 /// Run an unmodified program on a NUMA machine that this computer is not: its NUMA system calls are
@@ -18,6 +18,7 @@ The exit code is the program's. docs/run.md says how it works and what it cannot
 Examples:
   pagetide run --machine four-socket -- numactl --show
   pagetide run --explain -- numactl --membind=1 ./program
+  pagetide run --report run.html -- ./program
   pagetide run --machine dram-cxl -- bash")]
 pub(crate) struct Args {
     /// A built-in machine (two-socket, four-socket, snc-4, dram-cxl), or a machine.toml.
@@ -36,6 +37,11 @@ pub(crate) struct Args {
     /// Tell each call that the model answers, on stderr or in a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     explain: Option<Option<PathBuf>>,
+
+    /// Write at the end where memory was placed, what moved, when and why: a page (FILE.html) or
+    /// numbers (FILE.json).
+    #[arg(long, value_name = "FILE", value_parser = report_path)]
+    report: Option<PathBuf>,
 
     /// The program, with its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -61,6 +67,30 @@ fn files(how: &str) -> Result<Files, String> {
     }
 }
 
+fn report_path(name: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(name);
+    match report_format(&path) {
+        Some(_) => Ok(path),
+        None => Err("the name of a report ends in .html or .json".to_owned()),
+    }
+}
+
+fn report_format(path: &Path) -> Option<ReportFormat> {
+    match path.extension()?.to_str()? {
+        "html" => Some(ReportFormat::Html),
+        "json" => Some(ReportFormat::Json),
+        _ => None,
+    }
+}
+
+/// Where the report goes: opened before the run, so that it does not fail after it.
+fn report(path: &Path) -> anyhow::Result<Option<Report>> {
+    let Some(format) = report_format(path) else { return Ok(None) };
+    let file = File::create(path)
+        .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    Ok(Some(Report { format, sink: Box::new(io::BufWriter::new(file)) }))
+}
+
 /// Runs the command and returns its exit code, which is that of `pagetide run` too.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let explain = match &args.explain {
@@ -73,7 +103,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         }
     };
     let topology = machine::load(&args.machine)?;
-    let options = RunOptions { topology, kernel: args.kernel, files: args.files, explain };
+    let report = args.report.as_deref().map(report).transpose()?.flatten();
+    let options = RunOptions { topology, kernel: args.kernel, files: args.files, explain, report };
     emulate::run(options, &args.command).or_else(|error| match error.shell_code() {
         Some(code) => {
             crate::complain(&error);

@@ -3,12 +3,16 @@
 //!
 //! Source: kernel, drivers/base/node.c, `node_read_meminfo`; mm/vmstat.c, `zoneinfo_show_print`.
 
+use std::collections::BTreeMap;
+
 use machine::NodeId;
 
 use crate::Machine;
-use crate::memory::frames::{PMD_ORDER, Pfn, flag};
+use crate::memory::frames::{PMD_ORDER, PMD_PAGES, Pfn, flag};
 use crate::memory::owner::Owner;
 use crate::memory::zone::{Watermarks, ZoneKind};
+use crate::mm::page_table::EntryKind;
+use crate::mm::task::TaskId;
 
 /// Frames of a node, in base pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -72,6 +76,31 @@ impl Machine {
             }
         }
         usage
+    }
+
+    /// The pages that a process has mapped, by node, in base pages. Looks at its page tables.
+    pub fn mapped_pages(&self, task: TaskId) -> BTreeMap<NodeId, u64> {
+        let mut nodes = BTreeMap::new();
+        let mut count = |pfn, pages| {
+            if !self.frames.has(pfn, flag::RESERVED) {
+                *nodes.entry(self.nodes.id_of(pfn)).or_default() += pages;
+            }
+        };
+        let mm = self.mm_of(task).map(|mm| self.mm(mm));
+        for (_, pmd) in mm.into_iter().flat_map(|mm| mm.units()) {
+            if pmd.kind() == EntryKind::Table {
+                let entries = self.tables.entries(pmd.table_id());
+                entries.iter().filter_map(|entry| entry.mapped()).for_each(|pfn| count(pfn, 1));
+            } else if let Some(pfn) = pmd.mapped() {
+                count(pfn, u64::from(PMD_PAGES));
+            }
+        }
+        nodes
+    }
+
+    /// Tasks that exist: threads, and `init`.
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
     }
 
     fn count_frames(&self, start: Pfn, end: u64, usage: &mut Usage) {
