@@ -2,18 +2,19 @@
 //! medians. `benches/run` starts them, on this computer or in a lab guest; docs/performance.md says
 //! what they mean. Nothing here is a test: a slow machine makes a row slower, not wrong.
 
-#![forbid(unsafe_code)]
-
+mod load;
 mod moving;
+mod running;
 mod sample;
 mod surveying;
+mod sys;
 mod target;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: pagetide-bench survey|move|stall|half-home|threads|call-sizes|own-cost|tebibyte";
+const USAGE: &str = "usage: pagetide-bench survey|tebibyte|move|stall|half-home|threads|call-sizes|own-cost|\
+     run-programs|run-calls";
 
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
         "half-home" => moving::half_home(),
         "threads" => moving::with_threads(),
         "call-sizes" => moving::call_sizes(),
+        "run-programs" => running::programs(),
+        "run-calls" => running::calls(),
+        "load" => load::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "own-cost" => moving::own_cost(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
