@@ -107,6 +107,10 @@ pub(crate) struct Behaviour {
     pub(crate) demotion_follows_cpuset: bool,
     /// Nodes of boot memory may have a lower tier (10.7).
     pub(crate) boot_nodes_have_tiers: bool,
+    /// A group with processes may not be left without nodes of its own (FZ-09).
+    pub(crate) populated_cpuset_keeps_mems: bool,
+    /// A change of cpuset moves the pages of a process once for each thread (FZ-11).
+    pub(crate) cpuset_moves_by_thread: bool,
     /// Block offline allocates outside the writer's cpuset (9.4, corrections).
     pub(crate) offline_ignores_cpuset: bool,
     /// Function names of the call paths (9.1).
@@ -150,6 +154,8 @@ const V6_1: Behaviour = Behaviour {
     counts_free_promotions: false,
     demotion_follows_cpuset: false,
     boot_nodes_have_tiers: false,
+    populated_cpuset_keeps_mems: true,
+    cpuset_moves_by_thread: true,
     offline_ignores_cpuset: false,
     misplaced_function: "migrate_misplaced_page",
     path_has_do_pages_move: false,
@@ -199,6 +205,8 @@ const V7_3: Behaviour = Behaviour {
     scan_skips_confined: true,
     counts_free_promotions: true,
     demotion_follows_cpuset: true,
+    populated_cpuset_keeps_mems: false,
+    cpuset_moves_by_thread: false,
     offline_ignores_cpuset: true,
     ..V6_12
 };

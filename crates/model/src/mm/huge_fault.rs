@@ -39,6 +39,8 @@ impl Machine {
         match (pmd.kind(), access) {
             (EntryKind::None, _) if !self.takes_thp(vma, unit) => Ok(false),
             (EntryKind::None, Access::Read) => {
+                // It could become one of its own in the same fault (`vmf_anon_prepare`).
+                self.mm_mut(mm).note_anon(page);
                 self.set_pmd(mm, unit, Entry::new(EntryKind::Zero, Pfn(0), Entry::YOUNG));
                 Ok(true)
             }

@@ -1,6 +1,8 @@
 //! Cpusets of cgroup v2: which nodes the tasks of a group may use, and what a change of that does:
 //! policies are rebound and pages are moved (spec 5).
 
+use std::collections::BTreeSet;
+
 use machine::NodeSet;
 
 use crate::Machine;
@@ -87,15 +89,18 @@ impl Machine {
             return Err(Errno::EINVAL);
         }
         let had_some = !self.cpusets.list[cpuset.0 as usize].mems.is_empty();
-        if mems.is_empty() && had_some && self.is_populated(cpuset) {
+        let keeps = self.behaviour.populated_cpuset_keeps_mems;
+        if keeps && mems.is_empty() && had_some && self.is_populated(cpuset) {
             return Err(Errno::ENOSPC);
         }
         self.cpusets.list[cpuset.0 as usize].mems = mems;
         self.cpusets.update();
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
-        // A process with several threads is moved once for each: pages that the first round brings
-        // to a node that the next round empties move on (`update_tasks_nodemask`).
-        self.follow_cpusets(&tasks, |_| true);
+        // Before 7.3 a process with several threads is moved once for each: pages that the first
+        // round brings to a node that the next round empties move on (`update_tasks_nodemask`).
+        let each = self.behaviour.cpuset_moves_by_thread;
+        let leaders: BTreeSet<TaskId> = self.tasks.values().map(|task| task.process).collect();
+        self.follow_cpusets(&tasks, |task| each || leaders.contains(&task));
         Ok(())
     }
 
