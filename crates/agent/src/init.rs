@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 use rustix::system::{RebootCommand, finit_module, reboot, sethostname};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use crate::job::Environment;
 use crate::mounts::{mount_all, report};
 use crate::serve::serve;
 
@@ -38,7 +39,7 @@ pub fn run() -> ! {
     report("set the host name", sethostname(b"lab"));
     report("load modules", load_modules());
     report("bring up the loopback device", bring_up_loopback());
-    report("serve the lab", open_port().and_then(serve));
+    report("serve the lab", open_port().and_then(|port| serve(port, Environment::Guest)));
     report("power off", reboot(RebootCommand::PowerOff));
     #[expect(clippy::exit, reason = "the end of process 1 panics the kernel: the lab sees that")]
     process::exit(1)

@@ -28,6 +28,15 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The environment of every command; that of process 1 holds words of the kernel's command line.
 const ENVIRONMENT: [(&str, &str); 2] = [("PATH", PATH), ("HOME", "/root")];
 
+/// What the environment of commands is made of, beside their own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environment {
+    /// [`ENVIRONMENT`]: in a guest.
+    Guest,
+    /// That of the agent.
+    Inherited,
+}
+
 /// Gives a shell on a terminal its own session, with the terminal in control of it. The standard
 /// library could do it only with unsafe code between fork and exec.
 const SESSION: [&[u8]; 4] = [b"busybox", b"setsid", b"-c", b"--"];
@@ -46,12 +55,13 @@ impl Job {
     pub(crate) fn start(
         id: Id,
         command: &Command,
+        environment: Environment,
         reaper: &Reaper,
         sender: &Arc<Sender<File>>,
         ended: impl FnOnce(End) + Send + 'static,
     ) -> io::Result<Self> {
         let ends = Ends::open(command.terminal)?;
-        let (child, exit) = reaper.start(&mut to_start(command, ends.inner)?)?;
+        let (child, exit) = reaper.start(&mut to_start(command, environment, ends.inner)?)?;
         let window = Arc::new(Window::new(OUTPUT_WINDOW_BYTES));
         let (gone, gone_writer) = io::pipe()?;
         let gone = Arc::new(gone);
@@ -158,6 +168,7 @@ fn winsize(size: WindowSize) -> Winsize {
 
 fn to_start(
     command: &Command,
+    environment: Environment,
     [stdin, stdout, stderr]: [OwnedFd; 3],
 ) -> io::Result<process::Command> {
     let session = command.terminal.map_or(&[][..], |_| &SESSION);
@@ -165,7 +176,9 @@ fn to_start(
     let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
     let mut start = process::Command::new(OsStr::from_bytes(program));
     start.args(words.map(OsStr::from_bytes));
-    start.env_clear().envs(ENVIRONMENT);
+    if environment == Environment::Guest {
+        start.env_clear().envs(ENVIRONMENT);
+    }
     start.envs(
         command.env.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))),
     );

@@ -9,6 +9,7 @@
 //! - [`port`]: messages over anything that reads and writes; the windows that keep a fast sender
 //!   from drowning a slow receiver.
 //! - [`init`]: process 1: mounts, then serves until it is told to power off.
+//! - [`serve_on`]: serves without a guest, on any port: what tests do under `pagetide run`.
 
 #![deny(unsafe_code)]
 
@@ -23,3 +24,16 @@ mod reaper;
 mod reset;
 mod serve;
 mod sys;
+
+use std::fs::File;
+use std::io;
+
+/// Serves on `port` until the other end is gone. Commands have our environment, and all children of
+/// this process are waited for.
+///
+/// # Errors
+///
+/// What reading or writing the port gave.
+pub fn serve_on(port: File) -> io::Result<()> {
+    serve::serve(port, job::Environment::Inherited)
+}

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::job::Job;
+use crate::job::{Environment, Job};
 use crate::port::{Receiver, Sender, lock};
 use crate::protocol::{Command, End, Id, Message, VERSION};
 use crate::reaper::Reaper;
@@ -26,6 +26,7 @@ struct Agent {
     sender: Arc<Sender<File>>,
     reaper: Arc<Reaper>,
     baseline: Arc<Baseline>,
+    environment: Environment,
     jobs: Jobs,
     files: BTreeMap<Id, (File, PathBuf)>,
 }
@@ -36,11 +37,12 @@ struct Agent {
 ///
 /// What reading or writing the port gave. A message that arrived damaged is one too: the run that
 /// it was for would never end, and the lab wait until its time limit.
-pub(crate) fn serve(port: File) -> io::Result<()> {
+pub(crate) fn serve(port: File, environment: Environment) -> io::Result<()> {
     let mut agent = Agent {
         sender: Arc::new(Sender::new(port.try_clone()?)),
         reaper: Arc::default(),
         baseline: Arc::new(Baseline::take()),
+        environment,
         jobs: Jobs::default(),
         files: BTreeMap::new(),
     };
@@ -100,7 +102,7 @@ impl Agent {
         };
         // Held while it starts, so that a command that ends at once is found by `ended`.
         let mut jobs = lock(&self.jobs);
-        match Job::start(id, command, &self.reaper, &self.sender, ended) {
+        match Job::start(id, command, self.environment, &self.reaper, &self.sender, ended) {
             Ok(job) => {
                 jobs.insert(id, job);
                 Ok(())

@@ -13,7 +13,7 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{self, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -151,9 +151,40 @@ impl Guest {
     /// [`GuestError`].
     pub fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
         qemu::check(&config.topology, config.image.bytes())?;
+        let name = config.topology.name.clone();
+        let limit = config.time_limit;
+        Self::connect(name, config.kernel.port, limit, |agent, log| start(config, agent, log))
+    }
+
+    /// Starts `command`, a process of this computer that serves on its standard input as an agent
+    /// does ([`agent::serve_on`]), and returns when it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`].
+    pub fn attach(
+        name: &str,
+        command: process::Command,
+        time_limit: Duration,
+    ) -> Result<Self, GuestError> {
+        Self::connect(name.to_owned(), Port::Virtio, time_limit, |agent, log| {
+            let mut command = command;
+            let out = log.try_clone().map_err(host("use the log"))?;
+            command.stdin(Stdio::from(OwnedFd::from(agent)));
+            command.stdout(Stdio::from(out)).stderr(Stdio::from(log)).process_group(0);
+            Vm::start(command, time_limit).map_err(host("start the agent"))
+        })
+    }
+
+    fn connect(
+        machine: String,
+        port: Port,
+        time_limit: Duration,
+        start: impl FnOnce(UnixStream, File) -> Result<Vm, GuestError>,
+    ) -> Result<Self, GuestError> {
         let (ours, theirs) = UnixStream::pair().map_err(host("make a pair of sockets"))?;
         let log = open_log().map_err(host("make a temporary file"))?;
-        let vm = start(config, theirs, log.try_clone().map_err(host("use the guest's log"))?)?;
+        let vm = start(theirs, log.try_clone().map_err(host("use the guest's log"))?)?;
 
         let routes = Arc::new(Routes::default());
         let reader = ours.try_clone().map_err(host("use the agent's port"))?;
@@ -168,10 +199,10 @@ impl Guest {
             }
         });
         let mut guest = Self {
-            machine: config.topology.name.clone(),
+            machine,
             kernel: String::new(),
-            port: config.kernel.port,
-            time_limit: config.time_limit,
+            port,
+            time_limit,
             sender,
             routes,
             next_id: AtomicU32::new(0),

@@ -9,19 +9,24 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
+        a_hugetlb_page_goes_there_and_back
+        a_locked_page_moves_and_a_pinned_one_does_not
+        a_destination_outside_the_cpuset_is_refused_by_the_kernel
+        a_user_is_told_what_he_could_not_see
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         a_page_of_its_own_is_explained_and_goes_there_and_back
         a_thp_is_one_folio_wherever_in_it_one_asks
-        a_hugetlb_page_goes_there_and_back
         a_shared_page_stays_and_its_sharers_are_named
-        a_locked_page_moves_and_a_pinned_one_does_not
         the_zero_page_is_on_no_node
         a_page_of_a_file_is_told_with_its_place_in_the_file
         memory_that_was_never_touched_has_no_page
         an_address_in_no_mapping_is_refused_with_its_neighbours
         a_policy_is_told_with_where_it_comes_from
-        a_destination_outside_the_cpuset_is_refused_by_the_kernel
         a_page_is_found_by_mapping_and_offset
-        a_user_is_told_what_he_could_not_see
         a_process_that_has_exited_has_no_pages
     }
 }

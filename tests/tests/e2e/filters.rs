@@ -6,11 +6,16 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
+        each_page_size_can_be_moved_alone
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         a_range_moves_its_own_pages_only
         a_range_that_ends_within_a_page_takes_the_whole_page
         a_mapping_is_chosen_by_a_part_of_its_name_or_a_pattern
         each_kind_of_memory_can_be_moved_alone
-        each_page_size_can_be_moved_alone
         a_limit_takes_the_first_pages_and_leaves_the_rest
     }
 }

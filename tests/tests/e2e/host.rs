@@ -4,8 +4,10 @@
 //! since tests fill nodes and write sysctls. At most six are booted, of 2 GiB each.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(1200);
 /// A booted machine.
 pub(crate) struct Host {
     pub(crate) guest: &'static Guest,
+    /// No guest, but the agent under `pagetide run`.
+    pub(crate) is_emulated: bool,
 }
 
 /// The booted machine of this name (as built in, with `_` for `-`) with this kernel, for one test.
@@ -27,6 +31,15 @@ pub(crate) fn host(machine: &'static str, kernel: &'static str) -> MutexGuard<'s
     host.write("/proc/sys/kernel/numa_balancing", "0");
     host
 }
+
+/// The emulated machine of this name, for one test.
+pub(crate) fn emulated(machine: &'static str) -> MutexGuard<'static, Host> {
+    let started = slot(machine, EMULATED).get_or_init(|| Mutex::new(Host::emulate(machine)));
+    started.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stands for a kernel's name among the slots.
+const EMULATED: &str = "emulated";
 
 type Slot = OnceLock<Mutex<Host>>;
 
@@ -61,10 +74,30 @@ impl Host {
             extra_cmdline: String::new(),
         };
         let guest = Guest::boot(&config).unwrap_or_else(|error| panic!("{error}"));
-        let host = Self { guest: Box::leak(Box::new(guest)) };
+        let host = Self { guest: Box::leak(Box::new(guest)), is_emulated: false };
         host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
         host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
         host
+    }
+
+    /// The agent under `pagetide run`. Its commands find `pagetide`, and have a home of their own.
+    fn emulate(machine: &str) -> Self {
+        let machine = machine.replace('_', "-");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&machine);
+        fs::create_dir_all(&folder).unwrap();
+        let link = folder.join("pagetide");
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(pagetide_binary(), &link).unwrap();
+        let path = format!("{}:{}", folder.display(), env::var("PATH").unwrap());
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(pagetide_binary());
+        command
+            .args(["run", "--machine", &machine, "--"])
+            .arg(env!("CARGO_BIN_EXE_pagetide-agent"));
+        command.env("PATH", path).env("HOME", &folder);
+        let guest = Guest::attach(&machine, command, TIME_LIMIT);
+        let guest = guest.unwrap_or_else(|error| panic!("{error}"));
+        Self { guest: Box::leak(Box::new(guest)), is_emulated: true }
     }
 
     /// Runs a command to its end.

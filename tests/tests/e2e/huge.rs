@@ -6,11 +6,16 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
-        thps_move_and_stay_thps
-        a_range_within_a_thp_moves_the_whole_thp
         a_thp_that_is_unmapped_in_part_moves_with_what_is_left
         hugetlb_pages_move_into_the_pool_of_the_destination
         without_a_pool_on_the_destination_the_pool_moves_along
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
+        thps_move_and_stay_thps
+        a_range_within_a_thp_moves_the_whole_thp
     }
 }
 

@@ -8,12 +8,17 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
-        a_target_that_exits_midway_is_reported
-        a_target_that_exits_midway_is_told_in_words
         a_successor_under_the_same_pid_is_never_touched
         a_plan_for_a_process_that_has_gone_is_not_for_its_successor
         a_record_of_a_process_that_has_gone_is_not_for_its_successor
         a_zombie_is_gone
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
+        a_target_that_exits_midway_is_reported
+        a_target_that_exits_midway_is_told_in_words
         a_kernel_thread_has_no_memory_to_move
     }
 }

@@ -10,6 +10,9 @@
 //! `cargo test -p pagetide-tests --test e2e v6_12` one kernel; `--features newest-kernel` adds the
 //! newest of Debian.
 //!
+//! Tests that are made by [`on_each_kernel_and_emulated!`] run without a guest too, under `pagetide run`:
+//! `cargo test -p pagetide-tests --test e2e emulated`.
+//!
 //! It needs `cargo build -p pagetide-cli` of the same profile before it. No test depends on how fast
 //! the guest is: what must happen midway is waited for, and the mover is stopped meanwhile.
 
@@ -37,6 +40,20 @@ macro_rules! on_each_kernel {
             }
         }
     )*)* };
+}
+
+/// The same for tests of what must hold under `pagetide run` too.
+macro_rules! on_each_kernel_and_emulated {
+    ($($machine:ident { $($test:ident)* })*) => {
+        on_each_kernel! { $($machine { $($test)* })* }
+
+        mod emulated { $($(
+            #[test]
+            fn $test() {
+                super::$test(&$crate::host::emulated(stringify!($machine)));
+            }
+        )*)* }
+    };
 }
 
 mod host;

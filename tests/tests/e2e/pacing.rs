@@ -9,10 +9,15 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
+        two_threads_move_every_page_once
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         ctrl_c_stops_at_a_chunks_end_and_the_accounts_add_up
         a_rate_is_kept
         a_limit_on_the_stall_cuts_the_move_into_calls
-        two_threads_move_every_page_once
         progress_is_lines_when_piped_and_nothing_when_quiet
         progress_is_a_bar_on_a_terminal
     }

@@ -4,7 +4,7 @@ use crate::host::Host;
 use crate::moves::{About, move_pages};
 use crate::target::Target;
 
-on_each_kernel! {
+on_each_kernel_and_emulated! {
     four_socket {
         from_and_to_keep_the_relative_position
         a_node_that_is_not_named_in_from_is_left_alone

@@ -5,7 +5,7 @@ use crate::moves::{About, move_pages};
 use crate::numa_maps::{self, Placement};
 use crate::target::Target;
 
-on_each_kernel! {
+on_each_kernel_and_emulated! {
     two_socket {
         pages_shared_with_a_forked_child_stay_and_move_when_asked_for
         shared_memory_of_two_processes_stays_and_moves_when_asked_for

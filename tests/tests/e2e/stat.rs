@@ -11,10 +11,15 @@ use crate::target::Target;
 on_each_kernel! {
     two_socket {
         the_differences_of_stat_add_up_to_those_of_vmstat_over_a_known_migration
-        stat_since_boot_says_what_vmstat_and_numastat_say
         stat_has_a_line_for_each_node_and_a_dash_for_what_is_not_counted_there
-        the_text_for_prometheus_has_the_kernels_counters
         a_file_for_prometheus_is_whole_and_readable_by_all
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
+        stat_since_boot_says_what_vmstat_and_numastat_say
+        the_text_for_prometheus_has_the_kernels_counters
     }
     dram_cxl {
         stat_knows_a_node_without_cpus

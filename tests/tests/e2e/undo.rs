@@ -5,7 +5,7 @@ use crate::moves::{About, move_pages, outcome_of};
 use crate::said::refusal;
 use crate::target::Target;
 
-on_each_kernel! {
+on_each_kernel_and_emulated! {
     four_socket {
         undo_brings_every_page_back_to_where_it_was
         undo_leaves_alone_what_has_changed_since

@@ -7,13 +7,18 @@ use crate::target::Target;
 
 on_each_kernel! {
     two_socket {
+        the_outcome_in_words_says_what_the_kernel_says
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         every_page_of_a_process_moves_but_those_that_others_map
         with_include_shared_nothing_of_a_process_stays
         a_process_is_found_by_its_name
         pages_that_are_written_meanwhile_lose_no_write
         locked_memory_moves_and_stays_locked
         a_process_that_is_home_already_is_left_alone
-        the_outcome_in_words_says_what_the_kernel_says
     }
     dram_cxl {
         memory_goes_to_a_node_without_cpus_and_back

@@ -33,7 +33,7 @@ struct Left {
 impl Lab {
     fn new() -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        thread::spawn(|| serve(File::from(OwnedFd::from(theirs))).unwrap());
+        thread::spawn(|| serve(File::from(OwnedFd::from(theirs)), Environment::Guest).unwrap());
         let mut receiver = Receiver::new(ours.try_clone().unwrap());
         let ready = receiver.receive().unwrap().unwrap();
         assert!(matches!(ready, Message::Ready { version: VERSION, .. }), "{ready:?}");

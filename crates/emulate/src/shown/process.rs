@@ -14,7 +14,14 @@ use crate::world::World;
 pub(crate) fn numa_maps(world: &mut World, pid: u32) -> String {
     world.settle(pid);
     let Some(task) = world.task(pid) else { return String::new() };
-    mark(&world.machine.numa_maps(task), &host(&format!("/proc/{pid}/maps")))
+    let maps = host(&format!("/proc/{pid}/maps"));
+    // The model joins what the kernel keeps apart, by flags of madvise for one.
+    mark(&world.machine.numa_maps_cut_at(task, &starts(&maps)), &maps)
+}
+
+fn starts(maps: &str) -> Vec<u64> {
+    let start = |line: &str| u64::from_str_radix(line.split_once('-')?.0, 16).ok();
+    maps.lines().filter_map(start).collect()
 }
 
 /// Says which mappings are heap and stack: the model knows addresses only.

@@ -3,6 +3,7 @@
 //! Source: behaviour spec 11.2; fs/proc/task_mmu.c, `show_numa_map`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use machine::NodeId;
 
@@ -32,20 +33,40 @@ impl Machine {
     /// The text of `/proc/PID/numa_maps`; empty for a task without memory.
     pub fn numa_maps(&self, task: TaskId) -> String {
         let Some(mm) = self.mm_of(task) else { return String::new() };
-        self.mm(mm).vmas.iter().map(|vma| self.numa_maps_line(task, mm, vma) + "\n").collect()
+        let line = |vma: &Vma| self.numa_maps_line(task, mm, vma, vma.start..vma.end) + "\n";
+        self.mm(mm).vmas.iter().map(line).collect()
+    }
+
+    /// The same, with a line for each part of a VMA between two `cuts` (byte addresses, in order): for
+    /// an address space whose VMAs a kernel keeps apart for a reason that the model does not know.
+    pub fn numa_maps_cut_at(&self, task: TaskId, cuts: &[u64]) -> String {
+        let Some(mm) = self.mm_of(task) else { return String::new() };
+        let mut text = String::new();
+        for vma in &self.mm(mm).vmas {
+            let first = cuts.partition_point(|cut| cut / PAGE_BYTES <= vma.start);
+            let inner = cuts[first..].iter().map(|cut| cut / PAGE_BYTES);
+            let mut start = vma.start;
+            for end in inner.take_while(|&cut| cut < vma.end).chain([vma.end]) {
+                text.push_str(&self.numa_maps_line(task, mm, vma, start..end));
+                text.push('\n');
+                start = end;
+            }
+        }
+        text
     }
 
     /// The line of the VMA that starts at byte address `address`.
     pub fn numa_maps_line_at(&self, task: TaskId, address: u64) -> Option<String> {
         let mm = self.mm_of(task)?;
         let vma = self.mm(mm).vma(address / PAGE_BYTES)?;
-        (vma.start == address / PAGE_BYTES).then(|| self.numa_maps_line(task, mm, vma))
+        (vma.start == address / PAGE_BYTES)
+            .then(|| self.numa_maps_line(task, mm, vma, vma.start..vma.end))
     }
 
-    fn numa_maps_line(&self, task: TaskId, mm: MmId, vma: &Vma) -> String {
-        let policy = self.vma_policy(vma, vma.start).or_else(|| self.tasks[&task].policy);
+    fn numa_maps_line(&self, task: TaskId, mm: MmId, vma: &Vma, pages: Range<u64>) -> String {
+        let policy = self.vma_policy(vma, pages.start).or_else(|| self.tasks[&task].policy);
         let policy = policy.map_or_else(|| "default".to_owned(), |policy| policy.text());
-        let mut line = format!("{:08x} {policy}", vma.start * PAGE_BYTES);
+        let mut line = format!("{:08x} {policy}", pages.start * PAGE_BYTES);
         let file = vma.file().map(|file| self.file(file));
         let plain = file.filter(|file| !matches!(file.kind, FileKind::Vdso | FileKind::Vvar));
         if let Some(file) = plain {
@@ -55,7 +76,7 @@ impl Machine {
         if vma.has(vm::HUGETLB) {
             line.push_str(" huge");
         }
-        let counts = self.count_vma(mm, vma);
+        let counts = self.count_vma(mm, vma, pages);
         if counts.pages > 0 {
             line.push_str(&self.counts_text(vma, &counts));
         }
@@ -84,11 +105,11 @@ impl Machine {
         text
     }
 
-    fn count_vma(&self, mm: MmId, vma: &Vma) -> Counts {
+    fn count_vma(&self, mm: MmId, vma: &Vma, pages: Range<u64>) -> Counts {
         let mut counts = Counts::default();
         let unit = self.unit_pages(vma);
-        let mut page = vma.start;
-        while page < vma.end {
+        let mut page = pages.start;
+        while page < pages.end {
             let (entry, by_pmd) = self.entry(mm, page);
             let whole = by_pmd && !vma.has(vm::HUGETLB);
             let step = if whole { u64::from(PMD_PAGES) - page % Self::UNIT_PAGES } else { unit };
