@@ -9,12 +9,13 @@ mod sample;
 mod surveying;
 mod sys;
 mod target;
+mod trace_pages;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: pagetide-bench survey|tebibyte|move|stall|half-home|threads|call-sizes|own-cost|\
-     run-programs|run-calls";
+     run-programs|run-calls|trace-pages";
 
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         "run-programs" => running::programs(),
         "run-calls" => running::calls(),
         "load" => load::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "trace-pages" => trace_pages::against_copying(),
         "own-cost" => moving::own_cost(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

@@ -109,10 +109,14 @@ fn become_program(command: &[OsString], shown: &mut Shown, mut reports: File) ->
     };
     send(&mut reports, STARTED, entered, listener);
     let Some((program, arguments)) = command.split_first() else { end() };
-    let error = Command::new(program).args(arguments).env(TUNABLES, tunables()).exec();
+    let mut command = Command::new(program);
+    let error = command.args(arguments).env(TUNABLES, tunables()).env(MARK, "1").exec();
     send(&mut reports, EXEC, entered, Errno::from(&error).get());
     end()
 }
+
+/// The environment variable by which a program can know that its machine is a model.
+pub const MARK: &str = "PAGETIDE_RUN";
 
 const TUNABLES: &str = "GLIBC_TUNABLES";
 

@@ -62,6 +62,7 @@ mod world;
 
 pub use error::RunError;
 pub use explain::Explain;
+pub use launch::MARK;
 pub use report::{Report, ReportFormat};
 pub use run::{RunOptions, run};
 pub use shown::Files;

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod counted;
 mod decode;
 pub mod event;
 mod pairing;

@@ -45,8 +45,9 @@ impl Reader {
         Ok(Self { pipes, layout, page: vec![0; layout.page_bytes], young: Vec::new() })
     }
 
-    /// Waits until a buffer is half full, a signal comes, or the time is over.
-    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<()> {
+    /// Waits until a buffer is as full as the instance's `buffer_percent` says, a signal comes, or the
+    /// time is over; gives whether a buffer is.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut fds: Vec<_> =
             self.pipes.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
         let timeout = Timespec {
@@ -54,9 +55,15 @@ impl Reader {
             tv_nsec: timeout.subsec_nanos().into(),
         };
         match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether an event waits until it is old enough to be given out.
+    pub(crate) fn has_young(&self) -> bool {
+        !self.young.is_empty()
     }
 
     /// Reads what there is, and gives what is old enough to be in order.
@@ -142,4 +149,59 @@ pub(crate) fn now_ns(clock: ClockId) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linux::Root;
+    use linux::tracefs::format;
+    use std::io::{Seek as _, Write as _};
+
+    const PAGES: u64 = 300;
+    const HEADER: usize = 16;
+
+    /// Full pages of ends of migrations, one every 100 ns, the first at `first_ns`.
+    fn storm(layout: &PageLayout, end: &format::Format, first_ns: u64) -> (File, u64) {
+        let bytes = end.fields.iter().map(|field| field.offset + field.bytes).max().unwrap();
+        let mut event = vec![0; bytes];
+        event[..2].copy_from_slice(&end.id.to_ne_bytes());
+        let per_page = (layout.page_bytes - HEADER) / (4 + bytes);
+        let mut file = tempfile::tempfile().unwrap();
+        for page in 0..PAGES {
+            let page_ns = first_ns + page * per_page as u64 * 100;
+            let used = (per_page * (4 + bytes)) as u64;
+            let mut text = [page_ns.to_ne_bytes(), used.to_ne_bytes()].concat();
+            for record in 0..per_page {
+                let delta = if record == 0 { 0 } else { 100 };
+                let words = u32::try_from(bytes / 4).unwrap();
+                text.extend_from_slice(&(words | delta << 5).to_ne_bytes());
+                text.extend_from_slice(&event);
+            }
+            text.resize(layout.page_bytes, 0);
+            file.write_all(&text).unwrap();
+        }
+        file.rewind().unwrap();
+        (file, PAGES * per_page as u64)
+    }
+
+    #[test]
+    fn a_storm_on_two_cpus_is_read_whole_and_in_the_order_of_time() {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/tests/fixtures/6.12");
+        let events = Root::new(fixtures);
+        let text = |file| events.read(format!("sys/kernel/tracing/events/{file}")).unwrap();
+        let layout = PageLayout::parse(&text("header_page")).unwrap();
+        let end = format::parse(&text("migrate/mm_migrate_pages/format")).unwrap();
+        let decoder = Decoder::new(&end).unwrap();
+        let (files, counts): (Vec<_>, Vec<_>) =
+            [7, 57].map(|first_ns| storm(&layout, &end, first_ns)).into_iter().unzip();
+        let pipes = (0..).zip(files).collect();
+        let page = vec![0; layout.page_bytes];
+        let mut reader = Reader { pipes, layout, page, young: Vec::new() };
+        let round = reader.read_all(&decoder).unwrap();
+        assert_eq!((round.gaps.len(), round.bad_pages.len()), (0, 0));
+        let times: Vec<u64> = round.seen.iter().map(|seen| seen.time_ns).collect();
+        let expected: Vec<u64> = (0..counts.iter().sum()).map(|event| 7 + event * 50).collect();
+        assert_eq!(times, expected);
+    }
 }

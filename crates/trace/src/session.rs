@@ -8,13 +8,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use linux::proc::{kallsyms, vmstat};
+use linux::proc::kallsyms;
 use linux::tracefs::{Instance, TraceError, Tracefs};
 use linux::{ReadError, Root};
 use machine::Bytes;
 use rustix::time::ClockId;
 use serde::Serialize;
 
+use crate::counted;
 use crate::decode::{Decoder, NoField};
 use crate::event::{Counts, Event, KernelEvent, Migration, Occasion, Owner, Value};
 use crate::pairing::{At, Joined, JoinedMigration, Pairing};
@@ -38,6 +39,9 @@ const OTHERS: [&str; 7] = [
     "huge_memory/mm_collapse_huge_page",
     "huge_memory/mm_khugepaged_collapse_file",
 ];
+
+/// While events come, they are read so often at least.
+const HANDFUL: Duration = Duration::from_millis(100);
 
 /// What is traced, and how.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +88,8 @@ pub struct Session {
     tasks: Tasks,
     target: Option<Target>,
     is_filtered: bool,
+    /// Nothing happens, and the first event wakes us.
+    is_quiet: bool,
     counted_before: Option<Counts>,
     bad_pages: u64,
     began: Began,
@@ -142,10 +148,11 @@ impl Session {
         let is_filtered = target.is_some() || !reasons.is_empty();
         let tasks =
             Tasks::new(root.clone(), Some(tracefs), matches!(target, Some(Target::Cgroup(_))));
-        let counted_before = counted(root);
         for event in named {
             instance.write(format!("events/{event}/enable"), "1")?;
         }
+        let counted_before = counted::read(root);
+        instance.write("tracing_on", "1")?;
         let began = Began {
             monotonic_ns: now_ns(ClockId::Monotonic),
             cpu_ns: now_ns(ClockId::ProcessCPUTime),
@@ -160,6 +167,7 @@ impl Session {
             tasks,
             target,
             is_filtered,
+            is_quiet: false,
             counted_before,
             bad_pages: 0,
             began,
@@ -173,9 +181,22 @@ impl Session {
     ///
     /// When a buffer cannot be read.
     pub fn next(&mut self, timeout: Duration) -> Result<Vec<Event>, SessionError> {
-        self.reader.wait(timeout)?;
+        let longest = if self.is_quiet { timeout } else { timeout.min(HANDFUL) };
+        let is_woken = self.reader.wait(longest)?;
         let round = self.reader.read(&self.decoder)?;
+        let is_quiet = !is_woken && round.seen.is_empty() && !self.reader.has_young();
+        self.set_quiet(is_quiet);
         Ok(self.events(round, false))
+    }
+
+    /// While nothing happens, the first event wakes us. While much does, a buffer that is half full,
+    /// or else the next handful: to be woken for each event would cost more than the event.
+    fn set_quiet(&mut self, is_quiet: bool) {
+        if is_quiet != self.is_quiet {
+            let percent = if is_quiet { "0" } else { "50" };
+            let is_set = self.instance.write("buffer_percent", percent).is_ok();
+            self.is_quiet = is_quiet && is_set;
+        }
     }
 
     /// Switches tracing off, gives what was still in the buffers, and removes the instance.
@@ -185,7 +206,7 @@ impl Session {
     /// [`SessionError`]; the instance is removed all the same.
     pub fn finish(mut self) -> Result<(Vec<Event>, Ending), SessionError> {
         self.instance.write("tracing_on", "0")?;
-        let counted_after = counted(&self.root);
+        let counted_after = counted::read(&self.root);
         let round = self.reader.read_all(&self.decoder)?;
         let events = self.events(round, true);
         let (mut read_events, mut lost_events) = (0, 0);
@@ -201,7 +222,7 @@ impl Session {
             read_events,
             lost_events,
             bad_pages: self.bad_pages,
-            vmstat: vmstat.map(|(before, after)| difference(&before, &after)),
+            vmstat: vmstat.map(|(before, after)| counted::since(&before, &after)),
         };
         drop(self.reader);
         self.instance.remove()?;
@@ -304,7 +325,7 @@ impl Session {
 /// The events of this kernel that serve, and how to read them.
 struct Kinds {
     decoder: Decoder,
-    /// Those to switch on, in this order: no start is seen whose end is not.
+    /// Those to switch on.
     named: Vec<&'static str>,
 }
 
@@ -351,6 +372,8 @@ fn prepare(
 ) -> Result<(), TraceError> {
     // The clock that user space has too, the same on all CPUs.
     instance.write("trace_clock", "mono")?;
+    // Until all events are on and vmstat has been read: to switch an event on takes a while.
+    instance.write("tracing_on", "0")?;
     // So that a process that has exited is known by its threads; kernels before 4.13 lack it.
     let _ = instance.write("options/record-tgid", "1");
     if let Some(buffer) = options.buffer {
@@ -366,29 +389,4 @@ fn prepare(
         }
     }
     Ok(())
-}
-
-/// What vmstat counts of migrations; `None` when it is not to be read.
-fn counted(root: &Root) -> Option<Counts> {
-    let counters = vmstat::read(root).ok()?;
-    let count = |name: &str| counters.get(name).copied().unwrap_or(0);
-    Some(Counts {
-        succeeded_pages: count("pgmigrate_success"),
-        failed_pages: count("pgmigrate_fail"),
-        thp_succeeded: count("thp_migration_success"),
-        thp_failed: count("thp_migration_fail"),
-        thp_split: count("thp_migration_split"),
-        large_folio_split: None,
-    })
-}
-
-fn difference(before: &Counts, after: &Counts) -> Counts {
-    Counts {
-        succeeded_pages: after.succeeded_pages.wrapping_sub(before.succeeded_pages),
-        failed_pages: after.failed_pages.wrapping_sub(before.failed_pages),
-        thp_succeeded: after.thp_succeeded.wrapping_sub(before.thp_succeeded),
-        thp_failed: after.thp_failed.wrapping_sub(before.thp_failed),
-        thp_split: after.thp_split.wrapping_sub(before.thp_split),
-        large_folio_split: None,
-    }
 }

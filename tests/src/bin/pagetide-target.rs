@@ -58,6 +58,7 @@
 //! | `rebind NAME N` | `ok`; the VMA is bound to node N, its pages stay |
 //! | `mbind NAME N` | `ok`; the same, and its pages are moved there |
 //! | `bounce NAME N,N... TIMES` | `ok`; TIMES times one page was moved, each in a call of its own: all pages to the first node, then all to the next |
+//! | `storm NAME N,N... TIMES` | `ok`; TIMES calls moved all pages, neighbours to different nodes, so that the kernel migrates each alone |
 //! | `exit` | `ok` |
 //!
 //! Exit codes: 0, 1 when contents were bad, 2 for a wrong command line, 3 when the kernel refused or gave
@@ -129,7 +130,8 @@ AREA is NAME=KIND:SIZE[,option...]
   --stay                stay when stdin ends
 
 Commands: check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, rebind NAME NODE,
-          mbind NAME NODE, bounce NAME NODE,NODE... TIMES, exit
+          mbind NAME NODE, bounce NAME NODE,NODE... TIMES,
+          storm NAME NODE,NODE... TIMES, exit
 ";
 
 fn main() -> ExitCode {

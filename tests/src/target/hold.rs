@@ -197,10 +197,18 @@ impl Session {
                 bounced.tried(|| format!("cannot bounce area {name}"))?;
                 Ok("ok".to_owned())
             }
+            ["storm", name, nodes, times] => {
+                let times = times.parse().map_err(|_| Error::usage("storm how often?"))?;
+                let nodes = parse_ids(nodes).map_err(Error::Usage)?;
+                let moved = storm(&self.area(name)?.mapping, &nodes, times);
+                moved.tried(|| format!("cannot move the pages of area {name} one by one"))?;
+                Ok("ok".to_owned())
+            }
             ["exit"] => Ok("ok".to_owned()),
             _ => Err(Error::Usage(format!(
                 "{line:?}: expected check, where NAME, stall, unpin, unmap NAME, cut NAME SIZE, \
-                 rebind NAME NODE, mbind NAME NODE, bounce NAME NODES TIMES or exit"
+                 rebind NAME NODE, mbind NAME NODE, bounce NAME NODES TIMES, \
+                 storm NAME NODES TIMES or exit"
             ))),
         }
     }
@@ -230,6 +238,17 @@ fn bounce(mapping: &Mapping, nodes: &[u32], times: usize) -> io::Result<()> {
     for time in 0..times {
         let node = nodes[time / mapping.pages() % nodes.len()];
         mapping.move_page(time % mapping.pages(), node.cast_signed())?;
+    }
+    Ok(())
+}
+
+/// Moves all pages in each of so many calls, neighbours to different ones of `nodes`, and each to the
+/// next one than before.
+fn storm(mapping: &Mapping, nodes: &[u32], times: usize) -> io::Result<()> {
+    let node = |place: usize| nodes[place % nodes.len()].cast_signed();
+    for time in 0..times {
+        let places = time..time + mapping.pages();
+        mapping.move_each(&places.map(node).collect::<Vec<_>>())?;
     }
     Ok(())
 }

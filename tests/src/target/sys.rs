@@ -208,6 +208,33 @@ impl Mapping {
         if status == node { Ok(()) } else { Err(io::Error::from_raw_os_error(-status)) }
     }
 
+    /// Moves each page to the node at its place in `nodes`, all in one call. Where neighbours go to
+    /// different nodes, the kernel migrates each page alone.
+    ///
+    /// Source: move_pages(2); kernel, mm/migrate.c (`do_pages_move`).
+    pub(crate) fn move_each(&self, nodes: &[c_int]) -> io::Result<()> {
+        let addresses: Vec<usize> = (0..self.pages()).map(|page| self.address(page)).collect();
+        assert_eq!(nodes.len(), addresses.len(), "a node for each page");
+        let mut status = vec![c_int::MIN; addresses.len()];
+        // SAFETY: the three arrays have `addresses.len()` entries (asserted) and outlive the call; pid
+        // 0 is us, and a move changes no contents.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                addresses.len(),
+                addresses.as_ptr(),
+                nodes.as_ptr(),
+                status.as_mut_ptr(),
+                MPOL_MF_MOVE,
+            )
+        })?;
+        match status.iter().zip(nodes).find(|(got, wanted)| got != wanted) {
+            None => Ok(()),
+            Some((got, _)) => Err(io::Error::from_raw_os_error(-got)),
+        }
+    }
+
     /// The status word of each base page: its node, or a negated errno. Moves nothing.
     ///
     /// Source: move_pages(2) with `nodes` null.

@@ -10,6 +10,7 @@ mod ending;
 mod files;
 mod memory;
 mod moving;
+mod observing;
 mod placing;
 mod processes;
 mod said;

@@ -24,8 +24,8 @@ use super::stop;
 use crate::exit::Exit;
 use crate::output::{json, trace_text};
 
-/// So often, at least, the buffers are looked at.
-const ROUND: Duration = Duration::from_millis(100);
+/// So often, at least, it is looked whether the trace is over.
+const ROUND: Duration = Duration::from_secs(1);
 
 /// Show migrations as the kernel makes them: who caused each, why, what became of its pages, and how
 /// long it took. Ctrl-C ends the trace with a summary by reason.
@@ -87,6 +87,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    anyhow::ensure!(
+        std::env::var_os(emulate::MARK).is_none(),
+        "nothing to trace here: this machine is a model, and the kernel's events are of the computer \
+         below it; `pagetide run --explain` tells each migration with its reason and path, `--report` \
+         all of them at the end (outside, {} is not set)",
+        emulate::MARK
+    );
     let root = Root::default();
     let (target, pidfd) = target(args, &root)?;
     // Before the trace: a picture that cannot be written should not cost one.

@@ -1,0 +1,32 @@
+//! `pagetide stat` and `pagetide trace` on a machine that is a model.
+
+use super::{actor, pagetide, run, text};
+
+/// What the shell says that runs this on two sockets; `$P` is pagetide, `$A` the actor.
+fn shell(script: &str) -> std::process::Output {
+    let script = format!("P={} A={}; {script}", pagetide().display(), actor());
+    run(&["--machine", "two-socket", "--", "sh", "-c", &script])
+}
+
+#[test]
+fn stat_shows_the_machine_and_its_migrations_in_its_own_columns() {
+    let output = shell("$P stat; $A 'map a 200; write a 0 200; move a 1' >&2; $P stat");
+    let said = text(&output.stdout);
+    let lines: Vec<Vec<&str>> =
+        said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let column = |name: &str| lines[0].iter().position(|word| *word == name).unwrap();
+    let firsts: Vec<&str> = lines.iter().map(|line| line[0]).collect();
+    assert_eq!(firsts, ["node", "all", "0", "1", "node", "all", "0", "1"], "{output:?}");
+    let migrated = lines.iter().skip(1).step_by(4).map(|line| line[column("migrated")]);
+    assert_eq!(migrated.collect::<Vec<_>>(), ["0", "200"], "{said}");
+    assert_eq!([lines[3][column("hit")], lines[7][column("hit")]], ["0", "200"], "{said}");
+}
+
+#[test]
+fn trace_says_in_one_line_what_tells_of_migrations_instead() {
+    let output = shell("$P trace --duration 1s");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    assert_eq!((said.lines().count(), text(&output.stdout).as_str()), (1, ""), "{said}");
+    assert!(said.contains("`pagetide run --explain`"), "{said}");
+}
