@@ -17,7 +17,7 @@
 //! - [`play_stream`]: cases in, a line each, `NUMBER STEPS`; records out, in the line form of
 //!   [`scenario::RecordLine`], flushed after each case. What kills a case ends that case alone.
 //!
-//! Where the caller may not see page frames, places are asked of move_pages(2) instead of pagemap:
+//! Where the caller may not see page frames, or they tell nothing of nodes (`pagetide run`), places are asked of move_pages(2) instead of pagemap:
 //! pages that no access is allowed to look absent then on Linux before 6.12.
 
 mod around;

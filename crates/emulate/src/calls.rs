@@ -13,11 +13,18 @@ use crate::affinity;
 use crate::call::{Answer, Call};
 use crate::filter::{ARCH, DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::process::Known;
+use crate::target;
 use crate::user::Caller;
 use crate::world::{Notice, World};
 
+/// `MPOL_F_NODE`.
+const NODE: u64 = 1 << 0;
 /// `MPOL_F_ADDR`.
 const BY_ADDRESS: u64 = 1 << 1;
+/// `MPOL_MF_MOVE`.
+const MOVE: u32 = 1 << 1;
+/// `MPOL_MF_MOVE_ALL`.
+const MOVE_ALL: u32 = 1 << 2;
 
 impl From<Result<i64, Errno>> for Answer {
     fn from(result: Result<i64, Errno>) -> Self {
@@ -99,7 +106,7 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
         }
         libc::SYS_mbind => mbind(world, &user, pid, task, args),
         SYS_SET_MEMPOLICY_HOME_NODE => {
-            world.before_change(pid, Some(call.tid));
+            world.before_change(pid, None);
             let [start, length, node, flags, ..] = args;
             let set = world.machine.set_mempolicy_home_node(task, start, length, node, flags);
             set.map(|()| 0).into()
@@ -147,6 +154,10 @@ fn get_mempolicy(
     args: [u64; 6],
 ) -> Answer {
     let [mode, mask, maxnode, address, flags, _] = args;
+    if flags == NODE | BY_ADDRESS {
+        // The kernel faults the page in to see where it is. There may be no mapping.
+        let _ = user.read(address, &mut [0]);
+    }
     if flags & BY_ADDRESS != 0 {
         world.settle(pid);
     }
@@ -155,42 +166,35 @@ fn get_mempolicy(
 }
 
 fn mbind(world: &mut World, user: &Caller, pid: u32, task: TaskId, args: [u64; 6]) -> Answer {
-    world.before_change(pid, Some(user.tid()));
+    // A policy of a mapping is one for all threads; and the mapping may be new.
+    world.before_change(pid, None);
     let [start, length, mode, mask, maxnode, flags] = args;
     let (mode, flags) = (int(mode), unsigned(flags));
+    if flags & MOVE_ALL != 0 {
+        target::learn_credentials(world, task);
+    }
+    if flags & MOVE != 0 {
+        world.look_at_sharers(pid);
+    }
     let args = MbindArgs { start, length, mode, mask, maxnode, flags };
     world.machine.mbind(user, task, args).map(|()| 0).into()
 }
 
 fn migrate_pages(world: &mut World, user: &Caller, task: TaskId, args: [u64; 6]) -> Answer {
-    let pid = int(args[0]);
-    if let Some(refusal) = meet_target(world, task, pid) {
-        return refusal;
-    }
-    let [_, maxnode, old, new, ..] = args;
-    world.machine.migrate_pages(user, task, pid, maxnode, old, new).into()
+    let [pid, maxnode, old, new, ..] = args;
+    let pid = int(pid);
+    target::call_about(world, task, pid, |machine| {
+        machine.migrate_pages(user, task, pid, maxnode, old, new)
+    })
 }
 
 fn move_pages(world: &mut World, user: &mut Caller, task: TaskId, args: [u64; 6]) -> Answer {
-    let pid = int(args[0]);
-    if let Some(refusal) = meet_target(world, task, pid) {
-        return refusal;
-    }
-    let [_, count, pages, nodes, status, flags] = args;
+    let [pid, count, pages, nodes, status, flags] = args;
+    let pid = int(pid);
     let arrays = MovePagesArrays { count, pages, nodes, status };
-    world.machine.move_pages(user, task, pid, arrays, int(flags)).into()
-}
-
-/// Settles the process that a call is about. Some answer: it lives, but not on this machine.
-fn meet_target(world: &mut World, caller: TaskId, pid: i32) -> Option<Answer> {
-    let target = if pid == 0 { caller.get() } else { pid };
-    let target = u32::try_from(target).ok()?;
-    if let Some(process) = world.process_of(target) {
-        world.before_change(process, None);
-        return None;
-    }
-    let lives = std::fs::exists(format!("/proc/{target}")).unwrap_or(false);
-    (lives && world.task(target).is_none()).then_some(Answer::Error(libc::EPERM))
+    target::call_about(world, task, pid, |machine| {
+        machine.move_pages(user, task, pid, arrays, int(flags))
+    })
 }
 
 /// A thread is about to end: its last pages are placed while it is known.

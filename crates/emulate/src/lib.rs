@@ -15,6 +15,7 @@
 //! | `world` | the machine of the model, and the processes that live on it |
 //! | `settle` | places the pages that appeared since the last look |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
+//! | `target` | the process that a call is about, and who may look into whom |
 //! | `user` | the memory of a program that waits in a call |
 //! | `shown` | the files that describe NUMA, as the emulated machine would have them |
 //! | `explain` | a line for each call that was answered |
@@ -57,6 +58,7 @@ mod shown;
 mod signals;
 mod supervisor;
 mod sys;
+mod target;
 mod user;
 mod world;
 

@@ -21,7 +21,8 @@ use crate::world::{Notice, World};
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     by_inode: BTreeMap<(Device, u64), FileId>,
-    is_tmpfs: BTreeMap<Device, bool>,
+    /// What a file on a device without a disk is.
+    kinds: BTreeMap<Device, FileKind>,
 }
 
 /// Some page could not be placed.
@@ -93,17 +94,11 @@ impl World {
 
     /// Pages that were shared after a fork and are a process's alone by now: somebody has copied
     /// them, or the others have gone. Who wrote first is not known; children are taken to have.
-    fn part_from_relatives(&mut self, pid: u32) {
-        let Some(family) = self.processes.get(&pid).map(|process| process.family) else { return };
+    pub(crate) fn part_from_relatives(&mut self, pid: u32) {
         if self.own_pages(pid).is_empty() {
             return;
         }
-        let of_family = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.family == family && process.known == Known::InModel);
-        let mut members: Vec<u32> = of_family.map(|(&member, _)| member).collect();
-        members.sort_unstable_by_key(|&member| std::cmp::Reverse(member));
+        let members = self.family(pid);
         members.iter().filter(|&&member| member != pid).for_each(|&member| self.look(member, None));
         for member in members {
             let Some(task) = self.task(member) else { continue };
@@ -113,6 +108,28 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a page moves depends on who else maps it: relatives may have mapped shared memory of
+    /// this process since the last look.
+    pub(crate) fn look_at_sharers(&mut self, pid: u32) {
+        let members = self.family(pid);
+        let shares = |task| self.machine.maps_shared_pages(task);
+        if members.len() > 1 && self.task(pid).is_some_and(shares) {
+            members.into_iter().filter(|&it| it != pid).for_each(|it| self.look(it, None));
+        }
+    }
+
+    /// Those in the model that descend from one program by fork, the youngest first.
+    fn family(&self, pid: u32) -> Vec<u32> {
+        let Some(family) = self.processes.get(&pid).map(|process| process.family) else {
+            return Vec::new();
+        };
+        let of_family = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.family == family && process.known == Known::InModel);
+        of_family.map(|(&member, _)| member).rev().collect()
     }
 
     /// Pages that the model shares with a relative, and the kernel does not.
@@ -306,22 +323,29 @@ impl Files {
             "/dev/zero (deleted)" => FileKind::SharedAnon,
             name if name.starts_with("/memfd:") => FileKind::Memfd,
             name if name.starts_with("/SYSV") => FileKind::Tmpfs,
-            _ if self.is_on_tmpfs(pid, mapping) => FileKind::Tmpfs,
-            _ => FileKind::Disk,
+            name if name.starts_with("/secretmem") => FileKind::Secret,
+            _ => self.kind_on_device(pid, mapping),
         };
         let file = machine.create_file(kind, &mapping.name);
         self.by_inode.insert(key, file);
         file
     }
 
-    fn is_on_tmpfs(&mut self, pid: u32, mapping: &Mapping) -> bool {
+    fn kind_on_device(&mut self, pid: u32, mapping: &Mapping) -> FileKind {
         const TMPFS_MAGIC: u64 = 0x0102_1994;
-        *self.is_tmpfs.entry(mapping.device).or_insert_with(|| {
-            let path = format!("/proc/{pid}/root{}", mapping.name);
-            let stat = rustix::fs::statfs(path.as_str());
-            mapping.device.major == 0
-                && (mapping.name.starts_with("/dev/shm/")
-                    || stat.is_ok_and(|stat| stat.f_type.cast_unsigned() == TMPFS_MAGIC))
+        const RAMFS_MAGIC: u64 = 0x8584_58f6;
+        if mapping.device.major != 0 {
+            return FileKind::Disk;
+        }
+        *self.kinds.entry(mapping.device).or_insert_with(|| {
+            // The path of a file that was removed ends in ` (deleted)`: its folder is as good.
+            let folder = mapping.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let stat = rustix::fs::statfs(format!("/proc/{pid}/root{folder}/"));
+            match stat.map(|stat| stat.f_type.cast_unsigned()) {
+                Ok(TMPFS_MAGIC) => FileKind::Tmpfs,
+                Ok(RAMFS_MAGIC) => FileKind::Ramfs,
+                _ => FileKind::Disk,
+            }
         })
     }
 }

@@ -92,7 +92,6 @@ impl Supervisor {
             pid => {
                 let Ok(pid) = u32::try_from(pid) else { return };
                 self.end(pid);
-                self.reap(WaitOptions::NOHANG);
             }
         }
     }
@@ -104,6 +103,7 @@ impl Supervisor {
         if let Some(recorder) = &mut self.recorder {
             recorder.ended(pid);
         }
+        self.reap(WaitOptions::NOHANG);
     }
 
     fn next_call(&mut self) {
@@ -116,6 +116,9 @@ impl Supervisor {
         let answer = shown.unwrap_or_else(|| calls::answer(&mut self.world, &call));
         while let Some(pid) = self.world.news.pop_first() {
             self.shown.known(&mut self.world, pid);
+        }
+        while let Some(pid) = self.world.ended.pop_first() {
+            self.end(pid);
         }
         if self.explain.is_some() || self.recorder.is_some() {
             self.tell(&call, answer);

@@ -43,11 +43,6 @@ impl Caller {
         Self { tid, ahead: RefCell::default(), behind: RefCell::default() }
     }
 
-    /// Its number.
-    pub(crate) const fn tid(&self) -> u32 {
-        self.tid
-    }
-
     fn flush(&self) -> Result<(), BadAddress> {
         let mut behind = self.behind.borrow_mut();
         let bytes = std::mem::take(&mut behind.bytes);

@@ -11,12 +11,13 @@ use std::os::fd::OwnedFd;
 use linux::Root;
 use linux::proc::status::{self, Status};
 use machine::{CpuId, CpuSet};
-use model::{Credentials, Machine, TaskId};
+use model::{Machine, TaskId};
 use rustix::event::epoll;
 
 use crate::image::{self, Getcpu};
 use crate::process::{Known, Process, Thread};
 use crate::settle::Files;
+use crate::target;
 
 /// What a user is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,8 @@ pub(crate) struct World {
     pub(crate) files: Files,
     /// Processes that were met, or have a new program, since the list was taken last.
     pub(crate) news: BTreeSet<u32>,
+    /// Processes whose end was noticed before the kernel told of it.
+    pub(crate) ended: BTreeSet<u32>,
     /// What the user was told.
     told: BTreeSet<Notice>,
     root: Root,
@@ -61,6 +64,7 @@ impl World {
             threads: BTreeMap::new(),
             files: Files::default(),
             news: BTreeSet::new(),
+            ended: BTreeSet::new(),
             told: BTreeSet::new(),
             root: Root::default(),
             getcpu: Getcpu::find(),
@@ -68,6 +72,11 @@ impl World {
             families: 0,
             watch,
         }
+    }
+
+    /// Whether programs may have capabilities that count on the machine.
+    pub(crate) const fn is_privileged(&self) -> bool {
+        self.is_privileged
     }
 
     /// Tells the user something, the first time.
@@ -113,7 +122,8 @@ impl World {
         if !self.is_descendant(tid) {
             return None;
         }
-        let status = status::read(&self.root, tid).ok()?;
+        // Who has ended already has no memory.
+        let status = status::read(&self.root, tid).ok().filter(Status::has_memory)?;
         if self.processes.contains_key(&status.tgid) {
             self.meet_thread(status.tgid, tid);
         } else {
@@ -180,12 +190,7 @@ impl World {
 
     /// A process without a parent on the machine.
     fn spawn(&mut self, status: &Status) {
-        let [real, effective, saved, _] = status.uids;
-        let credentials = Credentials {
-            uids: [real, effective, saved],
-            sys_nice: self.is_privileged,
-            sys_ptrace: self.is_privileged,
-        };
+        let credentials = target::credentials(status, self.is_privileged);
         let first = CpuId::new(0).expect("0 is a CPU number");
         let cpu = self.cpus().iter().next().unwrap_or(first);
         self.machine.set_last_task(status.tgid.cast_signed() - 1);
@@ -270,8 +275,10 @@ impl World {
         for child in children {
             self.process_of(child);
         }
-        self.settle_for(pid, by);
+        self.look(pid, by);
+        // Before it is told who has copied what, for a child that has not called yet may have.
         self.copy_to_children(pid);
+        self.part_from_relatives(pid);
     }
 
     fn copy_to_children(&mut self, pid: u32) {

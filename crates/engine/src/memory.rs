@@ -5,7 +5,6 @@
 
 mod by_frame;
 mod by_query;
-mod frame_trust;
 mod linux_memory;
 mod run_joiner;
 mod walk;

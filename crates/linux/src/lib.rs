@@ -20,6 +20,7 @@ pub mod calls;
 pub mod cgroup;
 mod errno;
 mod error;
+pub mod frame_trust;
 mod policy;
 pub mod proc;
 mod root;

@@ -67,7 +67,7 @@ impl Around {
             Step::Pool { node, pages } => {
                 let file = pool(&node.to_string()).join("nr_hugepages");
                 let written = fs::write(&file, pages.to_string());
-                self.pools = true;
+                self.pools |= written.is_ok();
                 Ok(error_seen(written))
             }
             Step::Pools => pools().map(Some),
@@ -139,6 +139,9 @@ impl Around {
 
     fn make_group(&mut self, name: &str, mems: Option<&str>) -> Performed {
         let path = group(name);
+        if !Path::new(CGROUPS).join("cgroup.controllers").exists() {
+            return Err(Unable(format!("{CGROUPS} is no cgroup2 file system")));
+        }
         if let Some(parent) = path.parent() {
             fs::write(parent.join("cgroup.subtree_control"), "+cpuset")?;
         }
@@ -154,10 +157,10 @@ impl Around {
             let text = text.as_deref().map_or("nofile", str::trim);
             return Ok(Some(Seen::Text(text.to_owned())));
         };
-        if let Some(text) = text {
-            self.weights.entry(file.clone()).or_insert(text);
-        }
         let written = fs::write(&file, value);
+        if let Some(text) = text.filter(|_| written.is_ok()) {
+            self.weights.entry(file).or_insert(text);
+        }
         Ok(Some(error_seen(written).unwrap_or_else(|| Seen::Text("ok".into()))))
     }
 

@@ -8,7 +8,7 @@ use linux::proc::kpageflags::{FrameFlags, KPageFlags};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use linux::proc::{smaps, vmstat};
 use linux::sysfs::frame_map::{self, FrameMap};
-use linux::{ReadError, Root};
+use linux::{ReadError, Root, frame_trust};
 use scenario::layout::{PAGE_BYTES, Span};
 use scenario::{PageNode, Place, Seen, Step};
 
@@ -30,6 +30,8 @@ impl From<ReadError> for Unable {
 pub(crate) struct Looker {
     root: Root,
     frames: FrameMap,
+    /// Whether frames tell nodes: not under `pagetide run`.
+    frames_tell: bool,
     flags: Option<KPageFlags>,
     counted: BTreeMap<String, u64>,
     /// Mount points, and how results name them.
@@ -56,7 +58,8 @@ impl Looker {
         let frames = frame_map::read(&root)?;
         // Who may not read it sees no frames either: see `nodes_by_query`.
         let flags = KPageFlags::open(&root).ok();
-        Ok(Self { root, frames, flags, counted: BTreeMap::new(), mounts })
+        let frames_tell = frame_trust::tell_nodes(&root, &frames);
+        Ok(Self { root, frames, frames_tell, flags, counted: BTreeMap::new(), mounts })
     }
 
     /// Counters are counted from now on.
@@ -67,6 +70,10 @@ impl Looker {
 
     /// Performs a step that looks; what is no such step gives nothing.
     pub(crate) fn perform(&mut self, step: &Step, target: Target) -> Performed {
+        if !self.frames_tell {
+            // Under `pagetide run` a call that it answers makes files fresh that were read just now.
+            rustix::thread::sched_getaffinity(None)?;
+        }
         match step {
             Step::Where(places) => {
                 let ranges =
@@ -124,7 +131,10 @@ impl Looker {
     fn nodes(&self, target: Target, place: Place) -> Result<Vec<PageNode>, Unable> {
         let entries = self.entries(target, place)?;
         let blind = entries.iter().any(|entry| entry.is_present() && entry.frame().is_none());
-        if blind || (self.flags.is_none() && entries.iter().any(|entry| entry.is_present())) {
+        if blind
+            || !self.frames_tell
+            || (self.flags.is_none() && entries.iter().any(|entry| entry.is_present()))
+        {
             return self.nodes_by_query(target, place, &entries);
         }
         let flags = self.frames_of(&entries)?;

@@ -10,9 +10,10 @@ use super::live::host;
 use super::mask::{cpu_mask, node_mask};
 use crate::world::World;
 
-/// Where each page of `pid` is. Pages that appeared since the last look are placed first.
+/// Where each page of `pid` is. Pages that appeared since the last look are placed first, and its
+/// children are met, for they map its pages too.
 pub(crate) fn numa_maps(world: &mut World, pid: u32) -> String {
-    world.settle(pid);
+    world.before_change(pid, None);
     let Some(task) = world.task(pid) else { return String::new() };
     let maps = host(&format!("/proc/{pid}/maps"));
     // The model joins what the kernel keeps apart, by flags of madvise for one.

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use linux::calls::{self, MoveError};
+use linux::frame_trust::tell_nodes;
 use linux::proc::kpageflags::KPageFlags;
 use linux::proc::maps::{self, Device};
 use linux::proc::pagemap::{Pagemap, PagemapEntry, ScanFlags};
@@ -21,7 +22,6 @@ use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
 
 use super::by_frame::ByFrame;
 use super::by_query::ByQuery;
-use super::frame_trust::tell_nodes;
 use super::run_joiner::RunJoiner;
 use super::walk::{Reader, Walk, read_words};
 use super::zero_frames::ZeroFrames;

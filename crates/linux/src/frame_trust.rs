@@ -4,19 +4,20 @@
 //! of another machine; only calls tell where a page lies there, and who goes by frames would be wrong
 //! without a sign of it.
 
-use linux::calls::{self, BindFlags};
-use linux::proc::pagemap::{Pagemap, PagemapEntry};
-use linux::sys::{Backing, OwnMemory};
-use linux::sysfs::frame_map::FrameMap;
-use linux::{MemPolicy, PageStatus, PolicyMode, Root};
 use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
+
+use crate::calls::{self, BindFlags};
+use crate::proc::pagemap::{Pagemap, PagemapEntry};
+use crate::sys::{Backing, OwnMemory};
+use crate::sysfs::frame_map::FrameMap;
+use crate::{MemPolicy, PageStatus, PolicyMode, Root};
 
 /// Pages that are tried. Each would agree by chance once in two times.
 const PAGES: u64 = 32;
 
 /// Whether the frames of pages of ours lie on the nodes that the kernel names when it is asked. The
 /// pages are asked for on the first and the last node in turn.
-pub(super) fn tell_nodes(root: &Root, frames: &FrameMap) -> bool {
+pub fn tell_nodes(root: &Root, frames: &FrameMap) -> bool {
     let nodes = frames.nodes();
     let (Some(first), Some(last)) = (nodes.iter().next(), nodes.iter().last()) else {
         return false;
@@ -37,7 +38,7 @@ fn pages_agree(root: &Root, frames: &FrameMap, nodes: [NodeId; 2]) -> Option<boo
             calls::bind(AddrRange::new(page, page + BASE_PAGE_BYTES)?, &policy, BindFlags::NONE);
         memory.write(page, 1);
     }
-    let mut status = vec![linux::UNWRITTEN; pages.len()];
+    let mut status = vec![crate::UNWRITTEN; pages.len()];
     calls::query_pages(std::process::id(), &pages, &mut status).ok()?;
     let mut words = vec![0; pages.len()];
     Pagemap::open(root, std::process::id())
@@ -58,10 +59,9 @@ fn agree(frames: &FrameMap, entry: PagemapEntry, status: PageStatus) -> Option<b
 
 #[cfg(test)]
 mod tests {
-    use linux::proc::zoneinfo::Zone;
-    use linux::sysfs::frame_map;
-
     use super::*;
+    use crate::proc::zoneinfo::Zone;
+    use crate::sysfs::frame_map;
 
     /// Whether this caller sees frames at all.
     fn sees_frames() -> bool {

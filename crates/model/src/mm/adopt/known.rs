@@ -1,0 +1,92 @@
+//! What the model knows of pages: those without a place, those that relatives by fork share.
+
+use crate::Machine;
+use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
+use crate::mm::address_space::MmId;
+use crate::mm::mapping::{PAGE_BYTES, page_range};
+use crate::mm::page_table::{Entry, EntryKind};
+use crate::mm::task::TaskId;
+use crate::mm::vma::vm;
+
+const UNIT: u64 = PMD_PAGES as u64;
+
+impl Machine {
+    /// Runs of pages in `[start, end)` that have no place yet (bytes).
+    pub fn unplaced(&self, task: TaskId, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let Some(mm) = self.mm_of(task) else { return Vec::new() };
+        let (mut page, end) = page_range(start, end.saturating_sub(start));
+        let mut runs = Vec::new();
+        while page < end {
+            let pmd = self.mm(mm).pmd(page >> PMD_ORDER);
+            let by_table = pmd.kind() == EntryKind::Table;
+            let unit_end = end.min(((page >> PMD_ORDER) + 1) << PMD_ORDER);
+            let upto = if by_table { page + 1 } else { unit_end };
+            if self.entry(mm, page).0 == Entry::NONE {
+                push(&mut runs, (page, upto));
+            }
+            page = upto;
+        }
+        runs
+    }
+
+    /// Whether anything is known of `[start, end)` (bytes) that unmapping it would take away: pages,
+    /// or a policy of its own. Cheap where nothing is.
+    pub fn knows(&self, task: TaskId, start: u64, end: u64) -> bool {
+        let Some(mm) = self.mm_of(task) else { return false };
+        let (start, end) = page_range(start, end.saturating_sub(start));
+        let mm_ref = self.mm(mm);
+        let from = mm_ref.find_from(start);
+        mm_ref.vmas[from..].iter().take_while(|vma| vma.start < end).any(|vma| {
+            vma.policy.is_some() || self.has_entries(mm, vma.start.max(start), vma.end.min(end))
+        })
+    }
+
+    /// Whether a task has pages of mappings that others may share.
+    pub fn maps_shared_pages(&self, task: TaskId) -> bool {
+        let Some(mm) = self.mm_of(task) else { return false };
+        let mut shared =
+            self.mm(mm).vmas.iter().filter(|vma| vma.is_shared() && !vma.has(vm::PFNMAP));
+        shared.any(|vma| self.has_entries(mm, vma.start, vma.end))
+    }
+
+    /// Runs of anonymous pages that are shared with a relative by fork, or were (bytes): a store to
+    /// one of them makes a copy, or will find that none is needed.
+    pub fn copy_on_write_runs(&self, task: TaskId) -> Vec<(u64, u64)> {
+        let Some(mm) = self.mm_of(task) else { return Vec::new() };
+        let mut runs = Vec::new();
+        let shared = |entry: Entry| {
+            entry.mapped().is_some_and(|pfn| {
+                let head = self.frames.head(pfn);
+                !self.frames.has(pfn, flag::EXCLUSIVE)
+                    && !self.frames.has(head, flag::EXCLUSIVE)
+                    && self.frames.owner(head).is_anon()
+            })
+        };
+        for (unit, pmd) in self.mm(mm).units() {
+            let first = unit << PMD_ORDER;
+            for page in first..first + UNIT {
+                if !shared(self.entry(mm, page).0) {
+                    if pmd.kind() != EntryKind::Table {
+                        break;
+                    }
+                    continue;
+                }
+                push(&mut runs, (page, page + 1));
+            }
+        }
+        runs
+    }
+
+    pub(super) fn has_entries(&self, mm: MmId, start: u64, end: u64) -> bool {
+        !self.mm(mm).units_in(start, end).is_empty()
+    }
+}
+
+/// Adds pages to the runs of bytes, which are in order.
+fn push(runs: &mut Vec<(u64, u64)>, (page, upto): (u64, u64)) {
+    let (start, end) = (page * PAGE_BYTES, upto * PAGE_BYTES);
+    match runs.last_mut() {
+        Some(run) if run.1 == start => run.1 = end,
+        _ => runs.push((start, end)),
+    }
+}
