@@ -3,7 +3,7 @@
 //! Called by the launcher and the supervisor at the moments that the crate's page lists; renders
 //! text from the world and never changes it, but for settling pages before they are counted.
 //!
-//! What there is to be shown is a [`tree`]; `nodes`, `cpus` and `memory` fill it, and [`live`] knows
+//! What there is to be shown is a [`mod@tree`]; `nodes`, `cpus` and `memory` fill it, and [`live`] knows
 //! the text of what changes. It is shown by [`mounts`], whose changing files are kept fresh by
 //! [`leases`]; or, where there are no namespaces, by [`inject`].
 

@@ -1,6 +1,6 @@
 //! Faults that can be planted in the model, to see that the tests find them.
 //!
-//! Only a build with the feature `faults` can plant one ([`Machine::plant`]); the tests of the
+//! Only a build with the feature `faults` can plant one (`Machine::plant`); the tests of the
 //! conformance crate turn it on, and no program does (a test of the house rules looks). Without the
 //! feature [`Machine::planted`] is `false` at compile time, and the hooks are gone. A hook is one
 //! line at the place of the fault.
