@@ -1,12 +1,12 @@
 //! The actor: performs a [`Scenario`] with real system calls, and tells each result in the notation
 //! of `scenario`, so that it can be held against the model's.
 //!
-//! One program for every verb. A **director** ([`director`]) plays one case after the other: it
+//! One program for every verb. A **director** (`director`) plays one case after the other: it
 //! forks process P, which forks Q and starts threads as the scenario says. Each of them is a
-//! **part** ([`part`], with [`memory`] and [`calls`]) that waits for its turn on the **board**
-//! ([`board`]), shared memory that also takes the results. What is around the processes (cgroups,
-//! hugetlb pools, weights, KSM, the trace) is set up by the director ([`around`]), and it also
-//! looks at them from outside ([`look`]), since a part may have given up the right to. After each
+//! **part** (`part`, with `memory` and `calls`) that waits for its turn on the **board**
+//! (`board`), shared memory that also takes the results. What is around the processes (cgroups,
+//! hugetlb pools, weights, KSM, the trace) is set up by the director (`around`), and it also
+//! looks at them from outside (`look`), since a part may have given up the right to. After each
 //! case everything is put back: processes are reaped, groups removed, pools emptied, pages of the
 //! actor's own that the case moved are brought home. No case waits for time to pass.
 //!
@@ -14,7 +14,7 @@
 //! the lab and so runs under `pagetide run` as well:
 //!
 //! - [`Director::play`]: one scenario to a [`scenario::Record`].
-//! - [`play_stream`]: cases in, a line each, `NUMBER STEPS`; records out, in the line form of
+//! - `play_stream`: cases in, a line each, `NUMBER STEPS`; records out, in the line form of
 //!   [`scenario::RecordLine`], flushed after each case. What kills a case ends that case alone.
 //!
 //! Where the caller may not see page frames, or they tell nothing of nodes (`pagetide run`), places are asked of move_pages(2) instead of pagemap:

@@ -3,7 +3,7 @@
 //! A [`Loop`] is threads that use memory pass by pass. In a guest `pagetide-target loop` performs it,
 //! told by [`Loop::words`] and [`Loop::switches`]; [`Loop::play`] performs it on the model. Both
 //! give a [`Seen`]: where the pages lie at the end, how the counters changed, what migrated and why.
-//! [`compare`] holds one against the other, within bounds that each have a reason.
+//! [`compare()`] holds one against the other, within bounds that each have a reason.
 //!
 //! Who uses it: the end-to-end test `balancing`, and the table of docs/balancing.md.
 

@@ -1,7 +1,7 @@
 //! One page: all that the kernel tells about it, and whether it would migrate.
 //!
 //! Called by `pagetide explain`. It reads `/proc` and asks the kernel where the page is; only a
-//! [trial](trial) moves it, and back again. It never reads or writes what is in the page.
+//! [trial] moves it, and back again. It never reads or writes what is in the page.
 //!
 //! Each fact that a caller's rights or the kernel hide is absent, and [`PageReport::unseen`] says why. The
 //! facts are read one after the other while the process may run.

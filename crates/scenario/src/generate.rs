@@ -6,9 +6,9 @@
 //! least not mistaken for new ones.
 //!
 //! The first [`SEQUENCES`] indices are every sequence of up to three calls over a small alphabet
-//! ([`sequences`]), whatever the seed. Behind them scenarios are drawn ([`draw`]): each first draws
+//! (`sequences`), whatever the seed. Behind them scenarios are drawn (`draw`): each first draws
 //! which features it may use, so that a few of them meet often instead of all of them rarely, and
-//! then steps that are mostly valid, as [`world`] knows what exists.
+//! then steps that are mostly valid, as `world` knows what exists.
 //!
 //! Left out, because their results are not the kernel's alone or they take long: a full node
 //! (`hog`), KSM, traces, and interleaving of shared memory, which starts at the inode's number.
