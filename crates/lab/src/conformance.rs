@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use conformance::{Player, case_machine, case_topology, kernel_version};
 use scenario::oracle::{agrees_with_line, differences};
-use scenario::{Case, Kernel, Record, parse_case_file};
+use scenario::{Case, Kernel, Record, Step, parse_case_file};
 
 use crate::actor::with_actor;
 use crate::command::LabOptions;
@@ -24,6 +24,9 @@ use crate::kernels::KernelSource;
 pub const CMDLINE: &str = "nokaslr secretmem.enable=1";
 /// Cases that are sent ahead.
 const AHEAD: usize = 16;
+/// How often a case with a full node is played again when it comes out otherwise: kswapd may free
+/// page cache there at any moment (`balance_pgdat`; 6.1, 6.12, 7.3), and the node is full no more.
+const AGAIN: u8 = 3;
 
 /// A case that came out otherwise than it should.
 #[derive(Clone, Debug)]
@@ -96,20 +99,25 @@ pub fn play(
     let mut table = Conformance { release: guest.kernel().to_owned(), ..Conformance::default() };
     let machine = case_machine(kernel_version(kernel));
     with_actor(&guest, |actor| {
-        let mut waiting = cases.iter();
+        let mut waiting: VecDeque<(&Case, u8)> = cases.iter().map(|case| (case, 0)).collect();
         let mut sent = VecDeque::new();
         loop {
             while sent.len() < AHEAD {
-                let Some(case) = waiting.next() else { break };
+                let Some((case, times)) = waiting.pop_front() else { break };
                 actor.send(&case.scenario).with_context(|| format!("case {}", case.number))?;
-                sent.push_back(case);
+                sent.push_back((case, times));
             }
-            let Some(case) = sent.pop_front() else { return Ok(()) };
+            let Some((case, times)) = sent.pop_front() else { return Ok(()) };
             let theirs = actor.receive().with_context(|| format!("case {}", case.number))?;
             let ours = Player::new(machine.clone()).play(&case.scenario, |_| {});
-            table.played += 1;
             let as_filed = agrees_with_line(&case.scenario, case.result(kernel), &theirs);
-            if !as_filed || !differences(&case.scenario, &theirs, &ours).is_empty() {
+            let agrees = as_filed && differences(&case.scenario, &theirs, &ours).is_empty();
+            if !agrees && times < AGAIN && fills_a_node(case) {
+                waiting.push_back((case, times + 1));
+                continue;
+            }
+            table.played += 1;
+            if !agrees {
                 table.deviations.push(Deviation { case: case.clone(), kernel, theirs, ours });
             }
         }
@@ -117,6 +125,10 @@ pub fn play(
     .map_err(|error: anyhow::Error| error)?;
     guest.power_off()?;
     Ok(table)
+}
+
+fn fills_a_node(case: &Case) -> bool {
+    case.scenario.acts.iter().any(|act| matches!(act.step, Step::Hog { .. }))
 }
 
 /// The case files of a folder, or these files, in the order of their names.

@@ -143,8 +143,9 @@ impl Machine {
             let first = page - u64::from(pfn.0 - head.0);
             let is_cut = first < page && self.frames.owner(head).is_anon();
             if is_cut && !self.is_shared_folio(head) {
-                // A pinned one stays whole.
-                let _ = self.split_folio(head);
+                // A pinned one stays whole. Pages that became the zero page are free now.
+                let parts = self.split_folio(head).unwrap_or_default();
+                parts.into_iter().for_each(|part| self.free_if_unused(part));
             }
         }
     }

@@ -106,7 +106,8 @@ impl Vma {
 
     /// Whether two neighbours may become one.
     pub(crate) fn joins(&self, next: &Self) -> bool {
-        const ALIKE: u16 = !vm::SOFT_DIRTY;
+        // One without an anon_vma joins one that has it (`is_mergeable_anon_vma`).
+        const ALIKE: u16 = !(vm::SOFT_DIRTY | vm::HAD_ANON);
         self.end == next.start
             && self.backing == next.backing
             && self.pgoff + self.pages() == next.pgoff

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use machine::{Bytes, CpuId, Node, NodeId, NodeSet, Topology};
 use pagetide_model as model;
 use pagetide_model::{
-    Access, Advice, Buffers, Credentials, FileId, FileKind, KernelVersion, Machine, MapKind,
+    Access, Advice, Buffers, Credentials, Errno, FileId, FileKind, KernelVersion, Machine, MapKind,
     MbindArgs, MovePagesArrays, Options, PinKind, Protection, TaskId, ThpMode,
 };
 use proptest::prelude::*;
@@ -281,9 +281,17 @@ impl World {
     /// MADV_DONTNEED: private pages are zero again, those of files are read again.
     fn discard(&mut self, area: u64, from: u64, pages: u64) {
         let (start, length) = Self::range(area, from, pages);
-        if self.machine.madvise(self.current, start, length, Advice::DontNeed).is_ok() {
-            self.forget(start, length, false);
-        }
+        let mut discard =
+            |start, length| self.machine.madvise(self.current, start, length, Advice::DontNeed);
+        let discarded = match discard(start, length) {
+            // A hole is told in the end, when the rest is gone.
+            Ok(()) | Err(Errno::ENOMEM) => pages,
+            // Gone is what lies before the mapping that refused.
+            Err(_) => (0..pages)
+                .take_while(|page| discard(start + page * PAGE, PAGE) != Err(Errno::EINVAL))
+                .count() as u64,
+        };
+        self.forget(start, discarded * PAGE, false);
     }
 
     fn move_area(&mut self, area: u64) {

@@ -46,7 +46,13 @@ impl Machine {
         let Some(mm) = self.mm_of(task) else { return false };
         let mut shared =
             self.mm(mm).vmas.iter().filter(|vma| vma.is_shared() && !vma.has(vm::PFNMAP));
-        shared.any(|vma| self.has_entries(mm, vma.start, vma.end))
+        shared.any(|vma| {
+            self.mm(mm).units_in(vma.start, vma.end).into_iter().any(|(unit, _)| {
+                let first = unit << PMD_ORDER;
+                let pages = first.max(vma.start)..(first + UNIT).min(vma.end);
+                pages.into_iter().any(|page| self.entry(mm, page).0 != Entry::NONE)
+            })
+        })
     }
 
     /// Runs of anonymous pages that are shared with a relative by fork, or were (bytes): a store to
