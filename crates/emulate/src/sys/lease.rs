@@ -10,8 +10,17 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
-/// Not in libc 0.2.
+// Not in libc 0.2.
 const F_SETSIG: i32 = 10;
+const F_SETOWN_EX: i32 = 15;
+const F_OWNER_TID: i32 = 0;
+
+/// `struct f_owner_ex` of fcntl(2).
+#[repr(C)]
+struct Owner {
+    kind: i32,
+    id: libc::pid_t,
+}
 
 /// The realtime signal that breaks are told by, counted from the first.
 const SIGNAL_OFFSET: i32 = 7;
@@ -20,13 +29,15 @@ fn signal() -> i32 {
     libc::SIGRTMIN() + SIGNAL_OFFSET
 }
 
-/// Takes a write lease on an open file of our own.
+/// Takes a write lease on an open file of our own. Breaks are told to the calling thread, which has
+/// the signal blocked ([`Breaks::new`]): to any other thread it would be the end.
 ///
 /// # Errors
 ///
 /// `EAGAIN`: somebody has it open. `EINVAL`: the file system has no leases.
 pub(crate) fn take(file: impl AsFd) -> io::Result<()> {
     set(file.as_fd(), F_SETSIG, signal())?;
+    tell_this_thread(file.as_fd())?;
     set(file.as_fd(), libc::F_SETLEASE, libc::F_WRLCK)
 }
 
@@ -37,6 +48,16 @@ pub(crate) fn take(file: impl AsFd) -> io::Result<()> {
 /// `EAGAIN`: there is none.
 pub(crate) fn release(file: impl AsFd) -> io::Result<()> {
     set(file.as_fd(), libc::F_SETLEASE, libc::F_UNLCK)
+}
+
+fn tell_this_thread(file: BorrowedFd<'_>) -> io::Result<()> {
+    let id = rustix::thread::gettid().as_raw_nonzero().get();
+    let owner = Owner { kind: F_OWNER_TID, id };
+    // SAFETY: the descriptor is open, and the kernel reads an owner, which lives until after the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), F_SETOWN_EX, &raw const owner) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 fn set(file: BorrowedFd<'_>, command: i32, argument: i32) -> io::Result<()> {
