@@ -24,8 +24,8 @@ use crate::kernels::KernelSource;
 pub const CMDLINE: &str = "nokaslr secretmem.enable=1";
 /// Cases that are sent ahead.
 const AHEAD: usize = 16;
-/// How often a case with a full node is played again when it comes out otherwise: kswapd may free
-/// page cache there at any moment (`balance_pgdat`; 6.1, 6.12, 7.3), and the node is full no more.
+/// How often a case with a full node is played again when it comes out otherwise. Now and then the
+/// node has room again by the next step; `balance_pgdat` (6.12) is suspected, and not proved.
 const AGAIN: u8 = 3;
 
 /// A case that came out otherwise than it should.

@@ -14,11 +14,6 @@ fn say(way: &str, machine: &str, words: &[&str]) -> String {
     text(&output.stdout)
 }
 
-fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
 /// The lines of `numactl --hardware`, without sizes.
 fn hardware(way: &str, machine: &str) -> Vec<String> {
     let said = say(way, machine, &["numactl", "--hardware"]);
@@ -100,11 +95,9 @@ fn lscpu_and_hwloc_find_the_sockets() {
         assert_eq!(cpus, ["0,0,0", "1,1,1", "2,2,2", "3,3,3"], "by {way}");
         assert_eq!(say(way, "four-socket", &["nproc"]), "4\n", "by {way}");
     }
-    if has("lstopo-no-graphics") {
-        let words = ["lstopo-no-graphics", "--of", "console", "--only", "numanode", "--no-caches"];
-        let said = say("mounts", "four-socket", &words);
-        assert_eq!(said.matches("NUMANode").count(), 4, "{said}");
-    }
+    let words = ["lstopo-no-graphics", "--of", "console", "--only", "numanode", "--no-caches"];
+    let said = say("mounts", "four-socket", &words);
+    assert_eq!(said.matches("NUMANode").count(), 4, "{said}");
 }
 
 #[test]

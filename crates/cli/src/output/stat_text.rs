@@ -117,11 +117,11 @@ fn shortened(count: u64, width: usize) -> String {
 
 const UNITS: [char; 6] = ['k', 'M', 'G', 'T', 'P', 'E'];
 
-/// Memory in at most five characters: whole MiB below 10 GiB.
+/// Memory in at most five characters: whole MiB up to 9999, then whole GiB up to as many.
 fn memory(bytes: Bytes) -> String {
     match bytes.get() >> 20 {
-        mib @ 0..10_240 => format!("{mib}M"),
-        mib if mib >> 10 < 10_240 => format!("{}G", mib >> 10),
+        mib @ 0..10_000 => format!("{mib}M"),
+        mib if mib >> 10 < 10_000 => format!("{}G", mib >> 10),
         mib => format!("{}T", mib >> 20),
     }
 }

@@ -139,6 +139,8 @@ pub fn read_one(root: &Root, pid: u32, start: u64) -> Result<Option<MappingSizes
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
 
     const TEXT: &str = "\
 7f5c8c000000-7f5c8c200000 rw-p 00000000 00:00 0 
@@ -154,13 +156,20 @@ VmFlags: rd wr mr mw me lo
 
     #[test]
     fn one_mapping_is_read_alone_and_is_the_one_that_a_whole_read_finds() {
-        let (root, pid) = (Root::default(), std::process::id());
+        // Other tests map and unmap in this process; a `cat` that waits for more does not.
+        let (input, output) = (Stdio::piped(), Stdio::piped());
+        let mut cat = Command::new("cat").stdin(input).stdout(output).spawn().unwrap();
+        cat.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let (root, pid) = (Root::default(), cat.id());
         for mapping in read(&root, pid).unwrap() {
             let start = mapping.mapping.range.start();
             let one = read_one(&root, pid, start).unwrap();
             assert_eq!(one.map(|one| one.mapping.range.start()), Some(start));
         }
         assert_eq!(read_one(&root, pid, 1).unwrap(), None);
+        drop(cat.stdin.take());
+        assert!(cat.wait().unwrap().success());
     }
 
     #[test]
