@@ -292,6 +292,8 @@ fn has_scan(pagemap: &Pagemap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use linux::calls::open_pidfd;
     use linux::sys::{Backing, OwnMemory};
 
@@ -304,9 +306,13 @@ mod tests {
         LinuxMemory::open(&Root::default(), pid, open_pidfd(pid).unwrap()).unwrap()
     }
 
+    /// Other tests map memory beside it: while the kernel merges two mappings, a reader may find neither.
     fn mapping_at(memory: &LinuxMemory, address: u64) -> Mapping {
-        let mappings = memory.mappings().unwrap();
-        mappings.into_iter().find(|mapping| mapping.range.contains(address)).unwrap()
+        let found = || {
+            let mappings = memory.mappings().unwrap();
+            mappings.into_iter().find(|mapping| mapping.range.contains(address))
+        };
+        iter::repeat_with(found).flatten().next().unwrap()
     }
 
     fn tally_of(memory: &LinuxMemory, range: AddrRange) -> (Tally, Unplaced) {
