@@ -16,7 +16,7 @@ use crate::sys::children_seconds;
 /// From the folder that `benches/run` works in.
 const MACHINE: &str = "benches/two-big-nodes.toml";
 const ROUNDS: usize = 5;
-const SORT_BYTES: usize = 128 << 20;
+const SORT_BYTES: usize = 1 << 30;
 const MAPS: u64 = 200_000;
 const ASKS: u64 = 200_000;
 const MOVES: u64 = 100_000;
@@ -103,7 +103,7 @@ pub(crate) fn programs() -> anyhow::Result<()> {
 fn sort(folder: &Path) -> anyhow::Result<()> {
     let (text, sorted) = (folder.join("text"), folder.join("sorted"));
     write_lines(&text, SORT_BYTES)?;
-    compare("sort of a file of 128 MiB", 3, |place| {
+    compare("sort of a file of 1 GiB", 3, |place| {
         let mut command = command(place, Path::new("sort"))?;
         command.env("LC_ALL", "C").arg("-T").arg(folder).arg("-o").arg(&sorted).arg(&text);
         quietly(command)

@@ -197,13 +197,14 @@ fn move_pages(world: &mut World, user: &mut Caller, task: TaskId, args: [u64; 6]
     })
 }
 
-/// A thread is about to end: its last pages are placed while it is known.
+/// A thread is about to end. Its last pages are placed while it is known, unless another thread that
+/// lives on would have put them on the same node.
 fn thread_exits(world: &mut World, pid: u32, tid: u32) {
     let threads = world.processes.get(&pid).map_or(0, |process| process.threads.len());
     if threads > 1 {
-        let alike = |(one, other)| world.machine.places_alike(one, other);
-        if !world.task(pid).zip(world.task(tid)).is_some_and(alike) {
-            world.settle_for(pid, Some(tid));
+        match world.heir(pid, tid) {
+            Some(heir) => world.bequeath_faults(pid, tid, heir),
+            None => world.settle_for(pid, Some(tid)),
         }
         world.end_thread(pid, tid);
     } else {

@@ -17,6 +17,15 @@ pub(crate) struct Thread {
     pub(crate) allowed: CpuSet,
     /// Page faults that it had taken when its process was settled last.
     pub(crate) faults: u64,
+    /// Page faults of threads that have ended since, and whose pages it places for them.
+    pub(crate) inherited_faults: u64,
+}
+
+impl Thread {
+    /// A thread that has touched nothing.
+    pub(crate) const fn new(allowed: CpuSet) -> Self {
+        Self { allowed, faults: 0, inherited_faults: 0 }
+    }
 }
 
 /// Whether the model knows a process.
@@ -68,7 +77,7 @@ impl Process {
     ) -> Self {
         Self {
             pidfd,
-            threads: BTreeMap::from([(pid, Thread { allowed, faults: 0 })]),
+            threads: BTreeMap::from([(pid, Thread::new(allowed))]),
             known,
             getcpu: None,
             exec: None,
@@ -103,7 +112,8 @@ impl Process {
         let threads = self.threads.iter_mut();
         for (&tid, thread) in threads.filter(|(tid, _)| only.is_none_or(|only| only == **tid)) {
             let now = faults(pid, tid).unwrap_or(thread.faults);
-            let since = now.saturating_sub(std::mem::replace(&mut thread.faults, now));
+            let own = now.saturating_sub(std::mem::replace(&mut thread.faults, now));
+            let since = own + std::mem::take(&mut thread.inherited_faults);
             if since > 0 {
                 new.push((tid, since));
             }

@@ -231,7 +231,7 @@ impl World {
             // The CPU is one of the machine's.
             let _ = self.machine.set_cpu(task, cpu);
         }
-        process.threads.insert(tid, Thread { allowed, faults: 0 });
+        process.threads.insert(tid, Thread::new(allowed));
         self.threads.insert(tid, pid);
     }
 
@@ -323,7 +323,7 @@ impl World {
         let others: Vec<u32> = process.threads.keys().copied().filter(|&tid| tid != pid).collect();
         let known = std::mem::replace(&mut process.known, Known::InModel);
         if let Some(caller) = caller {
-            process.threads.insert(pid, Thread { faults: 0, ..caller });
+            process.threads.insert(pid, Thread::new(caller.allowed));
         }
         match known {
             Known::AsItsParent { parent, thread } => {
@@ -343,6 +343,23 @@ impl World {
         }
         others.into_iter().for_each(|tid| self.end_thread(pid, tid));
         self.news.insert(pid);
+    }
+
+    /// Another thread that would have put this one's pages where it has.
+    pub(crate) fn heir(&self, pid: u32, tid: u32) -> Option<u32> {
+        let task = self.task(tid)?;
+        let others = self.processes.get(&pid)?.threads.keys().filter(|&&other| other != tid);
+        let alike = |other| self.task(other).is_some_and(|it| self.machine.places_alike(it, task));
+        others.copied().find(|&other| alike(other))
+    }
+
+    /// Pages that a thread has touched since the last look are `heir`'s from here on.
+    pub(crate) fn bequeath_faults(&mut self, pid: u32, tid: u32, heir: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let faults: u64 = process.new_faults(pid, Some(tid)).into_iter().map(|new| new.1).sum();
+        if let Some(heir) = process.threads.get_mut(&heir) {
+            heir.inherited_faults += faults;
+        }
     }
 
     /// A thread that is not the last of its process ends.

@@ -15,6 +15,12 @@ fn each_thread_places_its_pages_where_it_runs() {
 }
 
 #[test]
+fn pages_of_a_thread_that_has_ended_stay_where_it_ran_when_the_first_is_bound_elsewhere() {
+    let script = "map a 40; thread write a 0 20; set bind 1; write a 20 40; where a";
+    expect("two-socket", script, &["ok", "a: 0*20 1*20"]);
+}
+
+#[test]
 fn a_thread_inherits_the_policy_and_the_affinity_of_the_first() {
     let script = "set bind 2; run-on 2-3; thread policy, may-run-on";
     expect("four-socket", script, &["ok", "ok", "bind 2", "2-3"]);
