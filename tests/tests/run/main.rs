@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod conformance;
+mod contained;
 mod ending;
 mod files;
 mod memory;
@@ -51,8 +52,10 @@ fn on(machine: &str, script: &str) -> String {
     text(&output.stdout)
 }
 
-/// Holds each line that the actor says against what is expected.
+/// Holds each line that the actor says against what is expected, also where nothing is permitted.
 fn expect(machine: &str, script: &str, lines: &[&str]) {
     let said = on(machine, script);
     assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}");
+    let said = contained::say(&["--machine", machine, "--", actor(), script]);
+    assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}, contained");
 }
