@@ -20,6 +20,7 @@ use crate::filter;
 use crate::shown::Shown;
 use crate::sys::notify::Listener;
 use crate::sys::{fork, seccomp};
+use crate::tracers::Tracers;
 
 /// Which step of the child a report is about.
 const STARTED: u8 = 0;
@@ -50,12 +51,16 @@ impl Child {
     }
 }
 
-/// Starts `command`.
+/// Starts `command`, which is told where `tracers` are heard.
 ///
 /// # Errors
 ///
 /// [`RunError`], all but `Exec`.
-pub(crate) fn launch(command: &[OsString], shown: &mut Shown) -> Result<Child, RunError> {
+pub(crate) fn launch(
+    command: &[OsString],
+    shown: &mut Shown,
+    tracers: Option<&Tracers>,
+) -> Result<Child, RunError> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(io::Error::from)
         .map_err(RunError::launch("make a pipe"))?;
@@ -66,7 +71,7 @@ pub(crate) fn launch(command: &[OsString], shown: &mut Shown) -> Result<Child, R
         if rustix::process::getppid() != Some(supervisor) {
             rustix::process::kill_process(rustix::process::getpid(), Signal::KILL).ok();
         }
-        become_program(command, shown, File::from(writer_copy(&writer)))
+        become_program(command, shown, tracers, File::from(writer_copy(&writer)))
     })
     .map_err(RunError::launch("start a process"))?;
     drop(writer);
@@ -95,7 +100,12 @@ fn writer_copy(writer: &OwnedFd) -> OwnedFd {
 }
 
 /// In the child: never comes back.
-fn become_program(command: &[OsString], shown: &mut Shown, mut reports: File) -> ! {
+fn become_program(
+    command: &[OsString],
+    shown: &mut Shown,
+    tracers: Option<&Tracers>,
+    mut reports: File,
+) -> ! {
     let entered = shown.enter();
     let installed = rustix::thread::set_no_new_privs(true)
         .map_err(io::Error::from)
@@ -110,7 +120,11 @@ fn become_program(command: &[OsString], shown: &mut Shown, mut reports: File) ->
     send(&mut reports, STARTED, entered, listener);
     let Some((program, arguments)) = command.split_first() else { end() };
     let mut command = Command::new(program);
-    let error = command.args(arguments).env(TUNABLES, tunables()).env(MARK, "1").exec();
+    command.args(arguments).env(TUNABLES, tunables()).env(MARK, "1");
+    if let Some(tracers) = tracers {
+        command.env(trace::stream::VARIABLE, tracers.name());
+    }
+    let error = command.exec();
     send(&mut reports, EXEC, entered, Errno::from(&error).get());
     end()
 }

@@ -20,6 +20,7 @@
 //! | `shown` | the files that describe NUMA, as the emulated machine would have them |
 //! | `explain` | a line for each call that was answered |
 //! | `report` | what the run was like, recorded and written at its end |
+//! | `tracers` | who traces inside the run: tells them what moved, as it happens |
 //! | `sys` | every unsafe line |
 //!
 //! # How files are shown
@@ -59,6 +60,7 @@ mod signals;
 mod supervisor;
 mod sys;
 mod target;
+mod tracers;
 mod user;
 mod world;
 

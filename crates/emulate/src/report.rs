@@ -21,9 +21,10 @@ use self::summary::{
     Calls, Kept, Move, MovesLeftOut, Placement, Policy, PolicyOf, SCHEMA, Summary, Supervisor,
 };
 use crate::call::{Answer, Call};
-use crate::calls::{int, is_about_numa};
+use crate::calls::is_about_numa;
 use crate::explain;
 use crate::filter::SYS_SET_MEMPOLICY_HOME_NODE;
+use crate::target;
 use crate::world::World;
 
 /// Processes that are told one by one: those with most memory.
@@ -124,7 +125,7 @@ impl Recorder {
             self.keep_policy(call, answer);
             self.keep_moves(call, answer, moves);
             if now >= self.next_look {
-                self.look(world, target(world, call));
+                self.look(world, target::process_about(world, call));
                 let after = Instant::now();
                 self.next_look = after + (after - now) * LOOK_PART;
             }
@@ -237,16 +238,6 @@ impl Recorder {
         }
         sink.flush()
     }
-}
-
-/// The process whose memory a call is about.
-fn target(world: &World, call: &Call) -> u32 {
-    let named = match call.number {
-        libc::SYS_move_pages | libc::SYS_migrate_pages => u32::try_from(int(call.args[0])).ok(),
-        _ => None,
-    };
-    let thread = named.filter(|&pid| pid != 0).unwrap_or(call.tid);
-    world.process_of_met(thread).unwrap_or(thread)
 }
 
 /// Without the thread, which is told beside it.

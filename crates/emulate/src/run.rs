@@ -15,6 +15,7 @@ use crate::report::{Recorder, Report};
 use crate::shown::{Files, Shown};
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
+use crate::tracers::Tracers;
 use crate::world::World;
 
 /// The machine, and what to tell of the run.
@@ -39,10 +40,7 @@ pub struct RunOptions {
 ///
 /// [`RunError`].
 pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
-    let mut machine = Machine::boot(options.topology, options.kernel, Options::default());
-    if options.explain.is_some() || options.report.is_some() {
-        machine.trace_on();
-    }
+    let machine = Machine::boot(options.topology, options.kernel, Options::default());
     let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
     let watch = watch.map_err(RunError::launch("make an epoll"))?;
     let worlds = watch.try_clone().map_err(RunError::launch("make an epoll"))?;
@@ -52,14 +50,25 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let signals = Signals::take().map_err(RunError::launch("take over signals"))?;
     // Whoever loses its parent becomes our child, so that it is still known as one of ours.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let child = launch(command, &mut shown)?;
+    // Without a socket (a sandbox without any) the run has no traces, and is fine otherwise.
+    let tracers = Tracers::new().ok();
+    let child = launch(command, &mut shown, tracers.as_ref())?;
     let recorder = options.report.as_ref().map(|_| {
         let words = command.iter().map(|word| word.to_string_lossy().into_owned());
         Recorder::new(&world, words.collect())
     });
     let explain = options.explain;
-    let mut supervisor =
-        Supervisor { world, shown, explain, recorder, watch, signals, child, status: None };
+    let mut supervisor = Supervisor {
+        world,
+        shown,
+        explain,
+        recorder,
+        tracers,
+        watch,
+        signals,
+        child,
+        status: None,
+    };
     let status = supervisor.serve().map_err(RunError::launch("wait for system calls"))?;
     if let Some(errno) = supervisor.child.exec_error() {
         let program = command.first().cloned().unwrap_or_default();

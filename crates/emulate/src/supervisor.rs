@@ -16,12 +16,14 @@ use crate::launch::Child;
 use crate::report::Recorder;
 use crate::shown::Shown;
 use crate::signals::Signals;
+use crate::tracers::Tracers;
 use crate::world::World;
 
 // What an event is about; larger numbers are process ids of the world.
 const LISTENER: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
 const SHOWN: u64 = u64::MAX - 2;
+const TRACERS: u64 = u64::MAX - 3;
 
 /// Everything that takes part.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct Supervisor {
     pub(crate) shown: Shown,
     pub(crate) explain: Option<Explain>,
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) tracers: Option<Tracers>,
     pub(crate) watch: OwnedFd,
     pub(crate) signals: Signals,
     pub(crate) child: Child,
@@ -51,6 +54,10 @@ impl Supervisor {
         if let Some(file) = self.shown.poll_fd() {
             add(&file, SHOWN)?;
         }
+        if let Some(tracers) = &self.tracers {
+            add(&tracers.poll_fd(), TRACERS)?;
+        }
+        self.keep_events_if_wanted();
         self.world.process_of(self.child.pid);
         // The program is not there yet: the calls until then are of our own making.
         self.world.execs(self.child.pid, self.child.pid);
@@ -89,6 +96,12 @@ impl Supervisor {
             LISTENER => {}
             SIGNALS => self.signals.forward(&self.child),
             SHOWN => self.shown.serve(&mut self.world),
+            TRACERS => {
+                if let Some(tracers) = &mut self.tracers {
+                    tracers.serve(&mut self.world);
+                    self.keep_events_if_wanted();
+                }
+            }
             pid => {
                 let Ok(pid) = u32::try_from(pid) else { return };
                 self.end(pid);
@@ -120,7 +133,7 @@ impl Supervisor {
         while let Some(pid) = self.world.ended.pop_first() {
             self.end(pid);
         }
-        if self.explain.is_some() || self.recorder.is_some() {
+        if self.world.machine.is_traced() {
             self.tell(&call, answer);
         }
         // A caller that has gone needs no answer.
@@ -128,7 +141,11 @@ impl Supervisor {
     }
 
     fn tell(&mut self, call: &Call, answer: Answer) {
-        let moves = model::explain(&self.world.machine.take_events());
+        let events = self.world.machine.take_events();
+        if let Some(tracers) = &mut self.tracers {
+            tracers.tell(&self.world, call, &events);
+        }
+        let moves = model::explain(&events);
         if let Some(explain) = &mut self.explain
             && answer != Answer::Continue
         {
@@ -136,6 +153,18 @@ impl Supervisor {
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.answered(&self.world, call, answer, &moves);
+        }
+    }
+
+    /// The machine keeps its events while somebody wants them, and no longer.
+    fn keep_events_if_wanted(&mut self) {
+        let is_told = self.explain.is_some() || self.recorder.is_some();
+        let is_wanted = is_told || self.tracers.as_ref().is_some_and(Tracers::is_any);
+        let machine = &mut self.world.machine;
+        match (machine.is_traced(), is_wanted) {
+            (false, true) => machine.trace_on(),
+            (true, false) => machine.trace_off(),
+            _ => {}
         }
     }
 

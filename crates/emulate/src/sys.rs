@@ -6,5 +6,6 @@ pub(crate) mod lease;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod notify;
+pub(crate) mod peer;
 pub(crate) mod seccomp;
 pub(crate) mod stat;

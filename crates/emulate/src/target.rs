@@ -15,7 +15,8 @@ use linux::proc::status::{self, Status};
 use machine::CpuId;
 use model::{Credentials, Errno, Machine, TaskId};
 
-use crate::call::Answer;
+use crate::call::{Answer, Call};
+use crate::calls::int;
 use crate::world::World;
 
 /// Makes a call of `caller` that is about process `pid` (0: the caller's own) once that process is
@@ -49,6 +50,16 @@ pub(crate) fn call_about(
         }
         Err(_) => call(&mut world.machine).into(),
     }
+}
+
+/// The process whose memory a call is about.
+pub(crate) fn process_about(world: &World, call: &Call) -> u32 {
+    let named = match call.number {
+        libc::SYS_move_pages | libc::SYS_migrate_pages => u32::try_from(int(call.args[0])).ok(),
+        _ => None,
+    };
+    let thread = named.filter(|&pid| pid != 0).unwrap_or(call.tid);
+    world.process_of_met(thread).unwrap_or(thread)
 }
 
 /// Reads what a thread is and may do.

@@ -51,6 +51,8 @@ errnos! {
     ENODATA: "no data available",
     EOVERFLOW: "value too large for its type",
     EOPNOTSUPP: "operation not supported",
+    ECONNRESET: "connection reset by peer",
+    ECONNREFUSED: "connection refused",
     ECANCELED: "operation cancelled",
 }
 

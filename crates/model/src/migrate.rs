@@ -74,6 +74,20 @@ pub enum MigrateReason {
 }
 
 impl MigrateReason {
+    /// Every reason, by its number.
+    pub const ALL: [Self; 10] = [
+        Self::Compaction,
+        Self::MemoryFailure,
+        Self::MemoryHotplug,
+        Self::Syscall,
+        Self::MempolicyMbind,
+        Self::NumaMisplaced,
+        Self::ContigRange,
+        Self::LongtermPin,
+        Self::Demotion,
+        Self::Damon,
+    ];
+
     /// The name that the tracepoint prints.
     pub const fn name(self) -> &'static str {
         match self {

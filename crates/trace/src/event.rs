@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,7 +20,7 @@ pub enum Event {
 }
 
 /// When, where, and in whose context something happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occasion {
     /// Nanoseconds since 1970, UTC.
     pub time_ns: u64,
@@ -35,7 +35,7 @@ pub struct Occasion {
 }
 
 /// One run of the engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Migration {
     /// When it ended, where, and who ran it.
     #[serde(flatten)]
@@ -52,12 +52,12 @@ pub struct Migration {
     /// The process whose pages they are, where that can be known.
     pub pages_of: Option<Owner>,
     /// The functions of the kernel, innermost first; empty when stacks were not asked for.
-    #[serde(serialize_with = "as_list", skip_serializing_if = "is_empty")]
+    #[serde(default, with = "list", skip_serializing_if = "is_empty")]
     pub stack: Arc<[String]>,
 }
 
 /// The process whose pages were migrated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Its number.
     pub pid: u32,
@@ -66,7 +66,7 @@ pub struct Owner {
 }
 
 /// What became of the pages of a migration. In THPs where the name says so, else in base pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Pages that were moved.
     pub succeeded_pages: u64,
@@ -105,11 +105,11 @@ pub enum Value {
     Word(String),
 }
 
-/// Events that were lost on one CPU, before the next event of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// Events that were lost before the next event: of one CPU, or of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// The CPU.
-    pub cpu: u32,
+    /// The CPU whose buffer it was; `None` under `pagetide run`, where there is one for all.
+    pub cpu: Option<u32>,
     /// How many; `None` when the kernel did not say.
     pub events: Option<u64>,
 }
@@ -138,10 +138,19 @@ fn is_empty(stack: &Arc<[String]>) -> bool {
     stack.is_empty()
 }
 
-fn as_list<S: Serializer>(stack: &Arc<[String]>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(stack.iter())
-}
-
 fn as_map<S: Serializer>(fields: &[(Arc<str>, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fields.iter().map(|(name, value)| (&**name, value)))
+}
+
+/// A stack as a list of names.
+mod list {
+    use super::{Arc, Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(stack: &[String], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(stack)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Arc<[String]>, D::Error> {
+        Vec::deserialize(from).map(Into::into)
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use linux::tracefs::ring::{BadPage, Lost, Page, PageLayout};
@@ -48,17 +49,7 @@ impl Reader {
     /// Waits until a buffer is as full as the instance's `buffer_percent` says, a signal comes, or the
     /// time is over; gives whether a buffer is.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        let mut fds: Vec<_> =
-            self.pipes.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        wait_for(self.pipes.iter().map(|(_, pipe)| pipe), timeout)
     }
 
     /// Whether an event waits until it is old enough to be given out.
@@ -116,7 +107,7 @@ impl Reader {
             }
         };
         round.gaps.extend(page.lost.map(|lost| Gap {
-            cpu: *cpu,
+            cpu: Some(*cpu),
             events: match lost {
                 Lost::Events(events) => Some(events),
                 Lost::Uncounted => None,
@@ -140,6 +131,23 @@ impl Reader {
         self.young.sort_by_key(|seen| seen.time_ns);
         let old = self.young.partition_point(|seen| seen.time_ns <= upto_ns);
         self.young.drain(..old).collect()
+    }
+}
+
+/// Waits until one of the files can be read, a signal comes, or the time is over; gives whether one can.
+pub(crate) fn wait_for<'a, F: AsFd + 'a>(
+    files: impl IntoIterator<Item = &'a F>,
+    timeout: Duration,
+) -> io::Result<bool> {
+    let mut fds: Vec<_> = files.into_iter().map(|file| PollFd::new(file, PollFlags::IN)).collect();
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

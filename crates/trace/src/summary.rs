@@ -96,10 +96,10 @@ impl Summary {
         lines
     }
 
-    /// The paths as flame graphs take them, outermost first, with the microseconds spent there:
-    /// `compaction;kcompactd0;kthread;...;migrate_pages 1250`.
+    /// The paths as flame graphs take them, outermost first, with their width, such as the
+    /// microseconds spent there: `compaction;kcompactd0;kthread;...;migrate_pages 1250`.
     #[must_use]
-    pub fn folded(&self) -> Vec<String> {
+    pub fn folded(&self, width: fn(&Sum) -> u64) -> Vec<String> {
         let frame = |name: &str| name.replace([';', ' '], "_");
         self.rows
             .iter()
@@ -107,7 +107,7 @@ impl Summary {
                 let head = [reason.as_str(), process.as_str()].into_iter();
                 let path = head.chain(stack.iter().rev().map(String::as_str)).map(frame);
                 let path = path.collect::<Vec<_>>().join(";");
-                format!("{path} {}", (sum.duration_ns / 1000).max(1))
+                format!("{path} {}", width(sum).max(1))
             })
             .collect()
     }
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn folded_paths_have_the_outermost_function_first_and_no_blank_but_one() {
         assert_eq!(
-            summary().folded(),
+            summary().folded(|sum| sum.duration_ns / 1000),
             ["compaction;a_b;caller;migrate_pages 2", "demotion;a_b;caller;migrate_pages 5"]
         );
     }

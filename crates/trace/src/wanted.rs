@@ -60,6 +60,20 @@ pub(crate) fn numbers(
     asked.iter().map(|asked| number(asked, known)).collect()
 }
 
+/// The reasons that a user wrote, of those that are known.
+pub(crate) fn words(
+    asked: &[String],
+    known: Vec<String>,
+) -> Result<BTreeSet<String>, UnknownReason> {
+    let known = (0..).zip(known).collect();
+    let asked = numbers(asked, &known)?;
+    Ok(known
+        .into_iter()
+        .filter(|(number, _)| asked.contains(number))
+        .map(|(_, word)| word)
+        .collect())
+}
+
 fn number(asked: &str, known: &BTreeMap<i64, String>) -> Result<i64, UnknownReason> {
     let word = asked.trim().to_lowercase().replace(['-', ' '], "_");
     let exact = known.iter().find(|(_, name)| **name == word);

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::{pagetide, run, text};
 
-const WAYS: [&str; 2] = ["mounts", "injected"];
+pub(super) const WAYS: [&str; 2] = ["mounts", "injected"];
 
 fn say(way: &str, machine: &str, words: &[&str]) -> String {
     let all = [&["--files", way, "--machine", machine, "--"], words].concat();
@@ -114,8 +114,8 @@ fn what_is_listed_can_be_opened_and_asked_about() {
     }
 }
 
-/// As user nobody, from a copy of the binary that everybody may read.
-fn as_nobody(words: &[&str]) -> Output {
+/// As user nobody, from a copy of the binary that everybody may read; `$P` is that copy.
+pub(super) fn as_nobody(words: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let binary = folder.path().join("pagetide");
     std::fs::copy(pagetide(), &binary).unwrap();
@@ -124,7 +124,7 @@ fn as_nobody(words: &[&str]) -> Output {
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "120", "setpriv"]).args(user).arg(&binary).arg("run");
-    command.args(words).current_dir("/").stdin(Stdio::null()).output().unwrap()
+    command.args(words).env("P", &binary).current_dir("/").stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_ordinary_user_sees_the_same_and_stays_itself() {
     }
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt as _;
         own.uid() == 0

@@ -18,6 +18,7 @@ mod processes;
 mod said;
 mod soak;
 mod threads;
+mod tracing;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! `pagetide stat` and `pagetide trace` on a machine that is a model.
+//! `pagetide stat` on a machine that is a model.
 
 use super::{actor, pagetide, run, text};
 
@@ -20,13 +20,4 @@ fn stat_shows_the_machine_and_its_migrations_in_its_own_columns() {
     let migrated = lines.iter().skip(1).step_by(4).map(|line| line[column("migrated")]);
     assert_eq!(migrated.collect::<Vec<_>>(), ["0", "200"], "{said}");
     assert_eq!([lines[3][column("hit")], lines[7][column("hit")]], ["0", "200"], "{said}");
-}
-
-#[test]
-fn trace_says_in_one_line_what_tells_of_migrations_instead() {
-    let output = shell("$P trace --duration 1s");
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    let said = text(&output.stderr);
-    assert_eq!((said.lines().count(), text(&output.stdout).as_str()), (1, ""), "{said}");
-    assert!(said.contains("`pagetide run --explain`"), "{said}");
 }

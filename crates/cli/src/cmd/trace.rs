@@ -1,5 +1,6 @@
 //! `pagetide trace [TARGET]`: migrations as they happen, and their sums at the end.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::os::fd::OwnedFd;
@@ -17,7 +18,8 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trace::event::Event;
 use trace::session::{Ending, Options, Session};
-use trace::summary::Summary;
+use trace::summary::{Sum, Summary};
+use trace::supervised::Supervised;
 use trace::wanted::{Target, Wanted};
 
 use super::stop;
@@ -35,6 +37,8 @@ const ROUND: Duration = Duration::from_secs(1);
 /// by whose pages they are where that can be known: pages that a system call names, and those of
 /// hint faults, mbind and long-term pins. Whose pages compaction, demotion, hotplug and DAMON move,
 /// nobody can tell.
+///
+/// Under `pagetide run` it shows the model's migrations, and needs no root.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -81,19 +85,12 @@ pub(crate) struct Args {
     #[arg(long = "self")]
     own_cost: bool,
 
-    /// Size of the kernel's buffer for each CPU: 16MiB. For storms in which events are lost.
+    /// Size of the kernel's buffer for each CPU (of the whole, under `pagetide run`): 16MiB. For storms in which events are lost.
     #[arg(long, value_name = "SIZE")]
     buffer: Option<Bytes>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    anyhow::ensure!(
-        std::env::var_os(emulate::MARK).is_none(),
-        "nothing to trace here: this machine is a model, and the kernel's events are of the computer \
-         below it; `pagetide run --explain` tells each migration with its reason and path, `--report` \
-         all of them at the end (outside, {} is not set)",
-        emulate::MARK
-    );
     let root = Root::default();
     let (target, pidfd) = target(args, &root)?;
     // Before the trace: a picture that cannot be written should not cost one.
@@ -104,22 +101,81 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         stacks: args.stacks || picture.is_some(),
         buffer: args.buffer,
     };
-    let session = Session::start(&root, &options)?;
-    for name in &session.leftovers {
-        writeln!(io::stderr(), "pagetide: removed {name}, which an earlier trace left behind")?;
-    }
-    let (summary, ending) = watch(args, session, pidfd.as_ref(), &stop)?;
+    let source = Source::start(&root, &options)?;
+    let width = source.width();
+    let (summary, ending) = watch(args, source, pidfd.as_ref(), &stop)?;
     print_summary(args, &summary, &ending)?;
     if let Some((file, path)) = picture {
-        draw(&summary, file, path)?;
+        draw(&summary, &width, file, path)?;
     }
     Ok(Exit::Done)
+}
+
+/// Who tells of migrations.
+enum Source {
+    Kernel(Box<Session>),
+    /// Under `pagetide run`, whose machine is a model.
+    Model(Box<Supervised>),
+}
+
+impl Source {
+    fn start(root: &Root, options: &Options) -> anyhow::Result<Self> {
+        if let Some(name) = env::var_os(trace::stream::VARIABLE) {
+            return Ok(Self::Model(Box::new(Supervised::start(root, &name, options)?)));
+        }
+        anyhow::ensure!(
+            env::var_os(emulate::MARK).is_none(),
+            "nothing to trace here: {} is set, so this machine is a model, but {} is not, which says \
+             where its events are told",
+            emulate::MARK,
+            trace::stream::VARIABLE
+        );
+        let session = Session::start(root, options)?;
+        for name in &session.leftovers {
+            writeln!(io::stderr(), "pagetide: removed {name}, which an earlier trace left behind")?;
+        }
+        Ok(Self::Kernel(Box::new(session)))
+    }
+
+    fn next(&mut self, timeout: Duration) -> anyhow::Result<Vec<Event>> {
+        Ok(match self {
+            Self::Kernel(session) => session.next(timeout)?,
+            Self::Model(supervised) => supervised.next(timeout)?,
+        })
+    }
+
+    fn finish(self) -> anyhow::Result<(Vec<Event>, Ending)> {
+        Ok(match self {
+            Self::Kernel(session) => session.finish()?,
+            Self::Model(supervised) => supervised.finish()?,
+        })
+    }
+
+    /// What the width of a path in a flame graph is: the model's migrations take no time.
+    const fn width(&self) -> Width {
+        match self {
+            Self::Kernel(_) => {
+                Width { of: |sum| sum.duration_ns / 1000, unit: "us", title: "Time in migrations" }
+            }
+            Self::Model(_) => Width {
+                of: |sum| sum.counts.succeeded_pages + sum.counts.failed_pages,
+                unit: "pages",
+                title: "Pages in migrations",
+            },
+        }
+    }
+}
+
+struct Width {
+    of: fn(&Sum) -> u64,
+    unit: &'static str,
+    title: &'static str,
 }
 
 /// Follows the trace to its end.
 fn watch(
     args: &Args,
-    mut session: Session,
+    mut source: Source,
     pidfd: Option<&OwnedFd>,
     stop: &AtomicBool,
 ) -> anyhow::Result<(Summary, Ending)> {
@@ -131,14 +187,14 @@ fn watch(
     }
     loop {
         let round = left(began).map_or(ROUND, |left| left.min(ROUND));
-        show(args, &mut summary, &session.next(round)?)?;
+        show(args, &mut summary, &source.next(round)?)?;
         let is_over = left(began).is_some_and(|left| left.is_zero());
         let is_gone = pidfd.is_some_and(|pidfd| has_exited(pidfd).unwrap_or(true));
         if stop.load(Ordering::Relaxed) || is_over || is_gone {
             break;
         }
     }
-    let (events, ending) = session.finish()?;
+    let (events, ending) = source.finish()?;
     show(args, &mut summary, &events)?;
     Ok((summary, ending))
 }
@@ -191,9 +247,9 @@ fn create(path: &Path) -> anyhow::Result<(File, &Path)> {
     Ok((file, path))
 }
 
-fn draw(summary: &Summary, file: File, path: &Path) -> anyhow::Result<()> {
+fn draw(summary: &Summary, width: &Width, file: File, path: &Path) -> anyhow::Result<()> {
     let mut out = BufWriter::new(file);
-    report::flamegraph::draw("Time in migrations", "us", &summary.folded(), &mut out)
+    report::flamegraph::draw(width.title, width.unit, &summary.folded(width.of), &mut out)
         .and_then(|()| {
             out.flush().map_err(|error| report::flamegraph::DrawError::Draw(error.to_string()))
         })

@@ -111,7 +111,8 @@ fn kernel_line(event: &KernelEvent) -> String {
 
 fn lost_line(gap: Gap) -> String {
     let events = gap.events.map_or_else(|| "some".to_owned(), |events| events.to_string());
-    paint::warn(format!("! {events} events of CPU {} were lost here", gap.cpu)) + "\n"
+    let cpu = gap.cpu.map_or_else(String::new, |cpu| format!(" of CPU {cpu}"));
+    paint::warn(format!("! {events} events{cpu} were lost here")) + "\n"
 }
 
 /// Prints the sums, what the kernel counted itself, and what was lost.
@@ -143,7 +144,7 @@ pub(crate) fn print_summary(
         };
         writeln!(
             out,
-            "{} {lost_events} of {} events were lost{unreadable}: the sums are too small; --buffer 16MiB loses fewer",
+            "{} {lost_events} of {} events were lost{unreadable}: the sums are too small; a larger --buffer loses fewer",
             paint::warn("!"),
             lost_events + read_events,
         )?;
@@ -178,13 +179,17 @@ fn write_table(out: &mut dyn io::Write, summary: &Summary, with_stacks: bool) ->
         Align::Right,
         cells(|sum| Bytes::from_pages(sum.counts.succeeded_pages).to_string()),
     );
-    table.column("time", Align::Right, cells(|sum| time(Duration::from_nanos(sum.duration_ns))));
+    table.column(
+        "time",
+        Align::Right,
+        cells(|sum| timed(sum, time(Duration::from_nanos(sum.duration_ns)))),
+    );
     table.column(
         "rate",
         Align::Right,
         cells(|sum| {
             let seconds = Duration::from_nanos(sum.duration_ns).as_secs_f64();
-            format!("{}/s", per_second(sum.timed_pages, seconds))
+            timed(sum, format!("{}/s", per_second(sum.timed_pages, seconds)))
         }),
     );
     let text = table.to_string();
@@ -196,6 +201,11 @@ fn write_table(out: &mut dyn io::Write, summary: &Summary, with_stacks: bool) ->
         write!(out, "{}", path_line(stack))?;
     }
     Ok(())
+}
+
+/// `?` where no run was timed.
+fn timed(sum: &Sum, text: String) -> String {
+    if sum.duration_ns == 0 { "?".to_owned() } else { text }
 }
 
 /// The sums beside the kernel's own counters.

@@ -156,6 +156,16 @@ impl Machine {
         self.trace = Trace { is_on: true, events: Vec::new() };
     }
 
+    /// Switches tracing off, and forgets the events that were kept.
+    pub fn trace_off(&mut self) {
+        self.trace = Trace::default();
+    }
+
+    /// Whether tracing is on.
+    pub const fn is_traced(&self) -> bool {
+        self.trace.is_on
+    }
+
     /// The events since [`Machine::trace_on`]; tracing goes on.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.trace.events)
