@@ -1,54 +1,17 @@
 //! The system calls of a scenario: arrays and masks in a caller's memory, and what came back.
 
 use model::{Buffers, Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId};
-use scenario::layout::{
-    ABSENT_PID, BAD_ADDRESS, MASK_BYTES, SENTINEL, UNWRITTEN_WORD, mask_bytes, mask_nodes,
-    node_list,
-};
-use scenario::{Base, Mask, Mode, MoveTarget, Pid, Place, Pointer, Policy, Seen, Step, flags};
+use scenario::layout::{ABSENT_PID, MASK_BYTES, SENTINEL, UNWRITTEN_WORD, mask_nodes, node_list};
+use scenario::{Base, Mode, MoveTarget, Pid, Place, Pointer, Policy, Seen, Step, flags};
 
 use crate::player::Player;
+use crate::words::{FIRST_MASK, put_array, put_mask};
 
-pub(crate) const FIRST_MASK: u64 = 0x10_0000;
 const SECOND_MASK: u64 = 0x20_0000;
 const PAGES: u64 = 0x100_0000;
 const NODES: u64 = 0x200_0000;
 const STATUS: u64 = 0x300_0000;
 const MODE: u64 = 0x400_0000;
-
-/// Puts a mask into the caller's memory; its address.
-pub(crate) fn put_mask(user: &mut Buffers, mask: &Mask, address: u64) -> u64 {
-    match mask {
-        Mask::Null => 0,
-        Mask::Bad => BAD_ADDRESS,
-        Mask::Nodes { nodes, words } => {
-            let mut bytes = mask_bytes(nodes);
-            if let Some(words) = words {
-                bytes.truncate(*words as usize * 8);
-            }
-            user.put(address, bytes);
-            address
-        }
-    }
-}
-
-/// Puts an array into the caller's memory, as far as `pointer` lets it be seen; its address.
-fn put_array(
-    user: &mut Buffers,
-    mut bytes: Vec<u8>,
-    pointer: Pointer,
-    entry: usize,
-    at: u64,
-) -> u64 {
-    match pointer {
-        Pointer::Null => return 0,
-        Pointer::Bad => return BAD_ADDRESS,
-        Pointer::Good => {}
-        Pointer::Cut(entries) => bytes.truncate(usize::try_from(entries).unwrap_or(0) * entry),
-    }
-    user.put(at, bytes);
-    at
-}
 
 fn value(result: Result<i64, Errno>) -> Seen {
     match result {

@@ -11,6 +11,7 @@ mod explain;
 mod look;
 mod page;
 mod player;
+mod words;
 
 pub use explain::{ExplainedStep, explain};
 pub use page::{Cause, Causes, PageError, Played, page, play_on_model};

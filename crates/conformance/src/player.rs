@@ -13,6 +13,8 @@ use scenario::{
     Act, Actor, Base, Credential, Kernel, Kind, Mask, Place, Record, Scenario, Seen, Step,
 };
 
+use crate::words::{FIRST_MASK, put_mask};
+
 pub(crate) use scenario::layout::PAGE_BYTES as PAGE;
 
 /// Content of a page that was touched and never filled.
@@ -354,7 +356,7 @@ impl Player {
     fn set_policy(&mut self, task: TaskId, mode: i32, nodes: &[u16]) {
         let mut user = Buffers::default();
         let nodes = Mask::Nodes { nodes: nodes.to_vec(), words: None };
-        let mask = crate::calls::put_mask(&mut user, &nodes, crate::calls::FIRST_MASK);
+        let mask = put_mask(&mut user, &nodes, FIRST_MASK);
         // A node outside the cpuset is refused; the page then goes where the old policy says.
         let _ = self.machine.set_mempolicy(&user, task, mode, mask, 1025);
     }

@@ -8,8 +8,7 @@
 use machine::{CpuId, CpuSet};
 use model::UserMemory;
 
-use crate::call::Answer;
-use crate::calls::int;
+use crate::call::{Answer, int};
 use crate::user::Caller;
 use crate::world::World;
 

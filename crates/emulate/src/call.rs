@@ -27,3 +27,15 @@ pub(crate) enum Answer {
     /// It has been answered (a descriptor was sent as its result).
     Sent,
 }
+
+/// The low half of a register, as the kernel takes an `int`.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
+pub(crate) const fn int(argument: u64) -> i32 {
+    argument as i32
+}
+
+/// The low half of a register, as the kernel takes an `unsigned int`.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
+pub(crate) const fn unsigned(argument: u64) -> u32 {
+    argument as u32
+}

@@ -10,7 +10,7 @@
 use model::{Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMemory};
 
 use crate::affinity;
-use crate::call::{Answer, Call};
+use crate::call::{Answer, Call, int, unsigned};
 use crate::filter::{ARCH, DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::process::Known;
 use crate::target;
@@ -33,17 +33,6 @@ impl From<Result<i64, Errno>> for Answer {
             Err(errno) => Self::Error(errno.number()),
         }
     }
-}
-
-/// The low half of a register, as the kernel takes an `int`.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
-pub(crate) const fn int(argument: u64) -> i32 {
-    argument as i32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the high half too")]
-const fn unsigned(argument: u64) -> u32 {
-    argument as u32
 }
 
 /// Answers a call.

@@ -16,8 +16,7 @@ use linux::Errno;
 use machine::NodeSet;
 use model::{Explained, UserMemory};
 
-use crate::call::{Answer, Call};
-use crate::calls::int;
+use crate::call::{Answer, Call, int};
 use crate::filter::SYS_SET_MEMPOLICY_HOME_NODE;
 use crate::user::Caller;
 

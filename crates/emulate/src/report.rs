@@ -157,7 +157,7 @@ impl Recorder {
             Some(policy) => policy.times += 1,
             None if is_full => self.policies_left_out += 1,
             None => {
-                let at_ms = summary::ms(self.began.elapsed());
+                let at_ms = history::ms(self.began.elapsed());
                 self.policies.insert(of, Policy { at_ms, times: 1 });
             }
         }
@@ -171,7 +171,7 @@ impl Recorder {
             self.moves_left_out.add(moves);
             return;
         }
-        let at_ms = summary::ms(self.began.elapsed());
+        let at_ms = history::ms(self.began.elapsed());
         let told = call_of(&explain::told(call, answer));
         // One call of the program is many of the engine, which differ in counts alone.
         let mut by_path: BTreeMap<(String, &str, &str), Move> = BTreeMap::new();
@@ -207,7 +207,7 @@ impl Recorder {
             command: self.command,
             kernel: world.machine.version().name(),
             exit_code,
-            elapsed_ms: summary::ms(elapsed),
+            elapsed_ms: history::ms(elapsed),
             nodes: summary::nodes(&world.machine, &self.history),
             processes,
             processes_left_out,

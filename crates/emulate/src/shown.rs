@@ -12,6 +12,7 @@ mod cpus;
 mod cpusets;
 #[cfg(test)]
 mod golden;
+mod host;
 mod inject;
 mod leases;
 mod live;

@@ -15,8 +15,8 @@ use linux::proc::status::{self, Status};
 use machine::CpuId;
 use model::{Credentials, Errno, Machine, TaskId};
 
+use crate::call::int;
 use crate::call::{Answer, Call};
-use crate::calls::int;
 use crate::world::World;
 
 /// Makes a call of `caller` that is about process `pid` (0: the caller's own) once that process is

@@ -7,12 +7,14 @@ use std::time::Duration;
 use model::Machine;
 use serde::Serialize;
 
-use super::summary::ms;
-
 const MOMENTS: usize = 240;
 const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 const PAGE: u64 = 4096;
 
+/// Whole milliseconds.
+pub(super) fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 /// How full the nodes were at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Moment {

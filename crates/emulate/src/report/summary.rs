@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
 
 use linux::Errno;
 use linux::Root;
@@ -277,11 +276,6 @@ impl Supervisor {
             resident_bytes: own.and_then(|own| own.resident).map_or(0, Bytes::get),
         }
     }
-}
-
-/// Whole milliseconds.
-pub(super) fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

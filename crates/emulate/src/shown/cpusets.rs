@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use model::Machine;
 
-use super::live::host;
+use super::host::host;
 use super::tree::{Entry, Tree};
 
 /// Where the hierarchies are mounted, by the name of the controller in `/proc/PID/cgroup`.

@@ -2,6 +2,7 @@
 
 use machine::NodeId;
 
+use super::host::host;
 use super::{cpuinfo, meminfo, process, vmstat, zoneinfo};
 use crate::world::World;
 
@@ -58,9 +59,4 @@ impl Live {
             Self::Stat | Self::Cpuinfo | Self::NumaMaps(_) | Self::Status(_) => String::new(),
         }
     }
-}
-
-/// A file of this computer; nothing where it has none.
-pub(crate) fn host(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
 }

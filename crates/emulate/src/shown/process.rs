@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use machine::{CpuSet, NodeSet};
 
-use super::live::host;
+use super::host::host;
 use super::mask::{cpu_mask, node_mask};
 use crate::world::World;
 
