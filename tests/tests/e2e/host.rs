@@ -62,8 +62,12 @@ impl Host {
         let theirs = folder.path().join("migratepages");
         fs::copy("/usr/bin/migratepages", &theirs)
             .expect("numactl is installed: apt install numactl");
-        for program in [Path::new(TARGET), &theirs] {
-            image.add(program.as_os_str()).unwrap();
+        let programs = PROGRAMS.iter().map(Path::new);
+        for program in programs.chain([Path::new(TARGET), &theirs]) {
+            image.add(program.as_os_str()).unwrap_or_else(|error| panic!("{error}"));
+        }
+        for module in python_modules() {
+            image.add(module.as_os_str()).unwrap_or_else(|error| panic!("{error}"));
         }
         let config = GuestConfig {
             topology: machine::load(&machine.replace('_', "-")).unwrap(),
@@ -122,6 +126,29 @@ impl Host {
         let words = ["pagetide"].into_iter().chain(words.split(' '));
         self.run(&words.collect::<Vec<_>>())
     }
+}
+
+/// Programs whose output in a guest is compared with that under `pagetide run`.
+const PROGRAMS: [&str; 12] = [
+    "numactl",
+    "numastat",
+    "memhog",
+    "migspeed",
+    "taskset",
+    "lscpu",
+    "lstopo-no-graphics",
+    "hwloc-bind",
+    "hwloc-calc",
+    "stress-ng",
+    "redis-server",
+    "/usr/bin/python3",
+];
+
+/// What Python must read before it runs a line that imports nothing but what is built in.
+fn python_modules() -> [PathBuf; 3] {
+    let version = fs::read_link("/usr/bin/python3").expect("Debian's Python is installed");
+    let encodings = Path::new("/usr/lib").join(version).join("encodings");
+    ["__init__.py", "aliases.py", "utf_8.py"].map(|name| encodings.join(name))
 }
 
 /// The target program, here and in the guest.

@@ -64,6 +64,7 @@ mod said;
 mod target;
 
 mod bad_input;
+mod compare;
 mod conformance;
 mod explain;
 mod filters;
