@@ -181,14 +181,14 @@ fn without_address(words: &[&str]) -> Vec<String> {
     ["#"].iter().chain(rest).map(|word| (*word).to_owned()).collect()
 }
 
-/// Hides a whole number of MB, kB or KB, for the kernel keeps some memory of each node, and rounds one
+/// Hides a whole number of MB or kB, for the kernel keeps some memory of each node, and rounds one
 /// with a fraction (numastat's MiB) to 16: 32 MiB of a process show, the pages that its libraries
 /// share with others do not.
 fn without_sizes(words: &[&str]) -> Vec<String> {
     let is_unit = |word: Option<&&str>| word.is_some_and(|word| ["MB", "kB"].contains(word));
     let hide = |(at, word): (usize, &&str)| {
         let bare = word.trim_matches(|letter: char| !letter.is_ascii_alphanumeric());
-        let number = bare.trim_end_matches("MB").trim_end_matches("KB");
+        let number = bare.trim_end_matches("MB");
         let is_size = number.parse::<u64>().is_ok()
             && (number.len() < bare.len() || is_unit(words.get(at + 1)));
         match word.parse::<f64>() {
@@ -256,6 +256,8 @@ fn sizes_are_masked_but_no_other_numbers() {
     assert_eq!(masked("    NUMANode L#0 (P#0 1024MB)"), "NUMANode L#0 (P#0 #MB)");
     assert_eq!(masked("Machine (2048MB total)"), "Machine (#MB total)");
     assert_eq!(masked("  0:  10  21 "), "0: 10 21");
+    assert_eq!(masked("kernelpagesize_kB=4"), "kernelpagesize_kB=4");
+    assert_eq!(masked("AnonPages: 12 kB"), "AnonPages: # kB");
     assert_eq!(masked("Huge 4KBs 12 MBs"), "Huge 4KBs 12 MBs");
 }
 
