@@ -111,6 +111,8 @@ pub(crate) struct Behaviour {
     pub(crate) populated_cpuset_keeps_mems: bool,
     /// A change of cpuset moves the pages of a process once for each thread (FZ-11).
     pub(crate) cpuset_moves_by_thread: bool,
+    /// MADV_COLLAPSE of a range that begins and ends in one huge page succeeds (FZ-22).
+    pub(crate) collapse_of_no_unit_succeeds: bool,
     /// Block offline allocates outside the writer's cpuset (9.4, corrections).
     pub(crate) offline_ignores_cpuset: bool,
     /// Function names of the call paths (9.1).
@@ -156,6 +158,7 @@ const V6_1: Behaviour = Behaviour {
     boot_nodes_have_tiers: false,
     populated_cpuset_keeps_mems: true,
     cpuset_moves_by_thread: true,
+    collapse_of_no_unit_succeeds: false,
     offline_ignores_cpuset: false,
     misplaced_function: "migrate_misplaced_page",
     path_has_do_pages_move: false,
@@ -207,6 +210,7 @@ const V7_3: Behaviour = Behaviour {
     demotion_follows_cpuset: true,
     populated_cpuset_keeps_mems: false,
     cpuset_moves_by_thread: false,
+    collapse_of_no_unit_succeeds: true,
     offline_ignores_cpuset: true,
     ..V6_12
 };

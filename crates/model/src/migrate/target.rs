@@ -19,7 +19,7 @@ pub(crate) enum Target<'a> {
     /// A policy; the interleave index of a folio is `base` plus its own index (mbind since 6.12).
     Policy { policy: Option<MemPolicy>, base: u64, by: Allocator },
     /// The policy of the caller's VMA that maps the folio (mbind on 6.1).
-    VmaPolicy { task: TaskId, by: Allocator },
+    VmaPolicy { task: TaskId, from: u64, by: Allocator },
     /// Any of these nodes, nearest to the source first; never the source itself unless it is
     /// among them. `movable`: ZONE_MOVABLE will do.
     Among { nodes: &'a NodeSet, by: Allocator, movable: bool },
@@ -81,16 +81,17 @@ impl Machine {
                 let index = base.wrapping_add(self.folio_index(source) >> order);
                 Some((Placing { policy, index }, by))
             }
-            Target::VmaPolicy { task, by } => {
+            Target::VmaPolicy { task, from, by } => {
                 let order = self.frames.order(source);
                 let mut mappings = Vec::new();
                 self.mappings(source, &mut mappings);
                 let mm = self.mm_of(task);
-                let mapping = mappings.iter().find(|mapping| Some(mapping.mm) == mm);
-                let placing = mapping.and_then(|mapping| {
-                    let vma = self.mm(mapping.mm).vma(mapping.page)?;
-                    Some(self.placing(task, vma, mapping.page, order))
-                });
+                // `new_page` (6.1) looks from the first VMA of the call's range on.
+                let placing =
+                    mappings.iter().filter(|mapping| Some(mapping.mm) == mm).find_map(|mapping| {
+                        let vma = self.mm(mapping.mm).vma(mapping.page)?;
+                        (vma.end > from).then(|| self.placing(task, vma, mapping.page, order))
+                    });
                 let thread = Placing { policy: self.tasks[&task].policy, index: 0 };
                 Some((placing.unwrap_or(thread), by))
             }

@@ -166,13 +166,24 @@ impl Machine {
     }
 
     fn collapse(&mut self, task: TaskId, mm: MmId, start: u64, end: u64) -> Result<(), Errno> {
-        self.lru_drain_all();
-        let first = start.next_multiple_of(u64::from(PMD_PAGES)) >> PMD_ORDER;
-        let mut done = false;
-        for unit in first..end >> PMD_ORDER {
-            done |= self.collapse_unit(task, mm, unit)?;
+        let vma = self.mm(mm).vma(start).ok_or(Errno::ENOMEM)?;
+        let last_unit = vma.end >> PMD_ORDER << PMD_ORDER;
+        let has_room = last_unit >= vma.start + u64::from(PMD_PAGES);
+        if !has_room || (vma.backing == Backing::Anon && vma.flags & vm::HAD_ANON == 0) {
+            return Err(Errno::EINVAL);
         }
-        if done { Ok(()) } else { Err(Errno::EINVAL) }
+        self.lru_drain_all();
+        let (first, end) =
+            (start.next_multiple_of(u64::from(PMD_PAGES)) >> PMD_ORDER, end >> PMD_ORDER);
+        if end < first && !self.behaviour.collapse_of_no_unit_succeeds {
+            return Err(Errno::EINVAL);
+        }
+        // All whole units of the range, which may be none (`madvise_collapse`).
+        let mut all = true;
+        for unit in first..end {
+            all &= self.collapse_unit(task, mm, unit)?;
+        }
+        if all { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     /// Copies 512 pages into one THP, on the node that has most of them.

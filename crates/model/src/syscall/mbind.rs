@@ -190,7 +190,7 @@ impl Machine {
     ) -> bool {
         let by = self.allocator(caller);
         let target = if self.behaviour.mbind_allocates_by_vma {
-            Target::VmaPolicy { task: caller, by }
+            Target::VmaPolicy { task: caller, from: range.0, by }
         } else {
             let policy = policy.or(self.tasks[&caller].policy);
             Target::Policy { policy, base: self.interleave_base(mm, range, &folios), by }
