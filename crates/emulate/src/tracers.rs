@@ -24,7 +24,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use trace::event::{Counts, Migration, Occasion, Owner};
-use trace::stream::{Asked, Told};
+use trace::stream::{Asked, TIMES_MAX, Told};
 
 use crate::call::Call;
 use crate::sys::peer;
@@ -54,7 +54,13 @@ struct Tracer {
     stream: UnixStream,
     stage: Stage,
     pending: VecDeque<u8>,
-    lost: u64,
+    lost: usize,
+}
+
+/// Migrations that are one line.
+struct Line {
+    times: usize,
+    text: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -129,12 +135,14 @@ impl Tracers {
     /// Tells what a call moved, before its caller goes on.
     pub(crate) fn tell(&mut self, world: &World, call: &Call, events: &[model::Event]) {
         let is_end = |event: &&model::Event| matches!(event, model::Event::MigratePages { .. });
-        let mut ended = events.iter().filter(is_end).peekable();
-        if ended.peek().is_none() {
+        let ended: Vec<_> = events.iter().filter(is_end).collect();
+        if ended.is_empty() {
             return;
         }
         let whose = Whose::of(world, call);
-        let lines: Vec<_> = ended.filter_map(|event| line(&whose.migration(event)?)).collect();
+        let alike = ended.chunk_by(|one, next| one == next);
+        let few = alike.flat_map(|alike| alike.chunks(TIMES_MAX));
+        let lines: Vec<_> = few.filter_map(|few| whose.line(few)).collect();
         for number in self.tracers.keys().copied().collect::<Vec<_>>() {
             self.advance(number, |tracer| tracer.tell(&lines));
         }
@@ -208,17 +216,17 @@ impl Tracer {
         }
     }
 
-    fn tell(&mut self, lines: &[Vec<u8>]) -> io::Result<()> {
+    fn tell(&mut self, lines: &[Line]) -> io::Result<()> {
         let Stage::Follows { buffer } = self.stage else { return Ok(()) };
-        for line in lines {
-            if self.pending.len() + line.len() > buffer {
+        for Line { times, text } in lines {
+            if self.pending.len() + text.len() > buffer {
                 self.send()?;
             }
-            if self.pending.len() + line.len() > buffer {
-                self.lost += 1;
+            if self.pending.len() + text.len() > buffer {
+                self.lost += times;
             } else {
                 self.say_lost();
-                self.pending.extend(line);
+                self.pending.extend(text);
             }
         }
         Ok(())
@@ -271,8 +279,10 @@ impl Whose {
         Self { occasion, caller, target: owner(target::process_about(world, call)) }
     }
 
-    fn migration(&self, event: &model::Event) -> Option<Told> {
-        let &model::Event::MigratePages { counts, has_split_field, mode, reason, path } = event
+    /// Tells migrations that are alike; `None` for anything else.
+    fn line(&self, alike: &[&model::Event]) -> Option<Line> {
+        let &&model::Event::MigratePages { counts, has_split_field, mode, reason, path } =
+            alike.first()?
         else {
             return None;
         };
@@ -283,7 +293,7 @@ impl Whose {
         };
         let mut stack: Vec<_> = path.names().map(str::to_owned).collect();
         stack.reverse();
-        Some(Told::Migration(Migration {
+        let migration = Migration {
             occasion: self.occasion.clone(),
             reason: reason.name().to_owned(),
             mode: mode.name().to_owned(),
@@ -291,7 +301,9 @@ impl Whose {
             duration_ns: None,
             pages_of,
             stack: stack.into(),
-        }))
+        };
+        let times = alike.len();
+        Some(Line { times, text: line(&Told::Migration { times, migration })? })
     }
 }
 
@@ -350,15 +362,16 @@ mod tests {
         (Tracer { stream, stage, pending: VecDeque::new(), lost: 0 }, reader)
     }
 
-    fn lines(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
-        numbers.map(|number| format!("migration {number}\n").into_bytes()).collect()
+    fn lines(numbers: std::ops::Range<usize>) -> Vec<Line> {
+        let line = |number| Line { times: 3, text: format!("migration {number}\n").into_bytes() };
+        numbers.map(line).collect()
     }
 
     #[test]
     fn a_slow_reader_loses_what_does_not_fit_and_is_told_how_much_and_where() {
         let (mut tracer, mut reader) = tracer(100);
         tracer.tell(&lines(0..LINES)).unwrap();
-        let lost = usize::try_from(tracer.lost).unwrap();
+        let lost = tracer.lost / 3;
         assert!(lost > 0 && tracer.pending.len() <= 100, "{lost}");
         // What it has read makes room for the next.
         let mut read = vec![0; 1 << 20];
@@ -372,9 +385,9 @@ mod tests {
         let text = String::from_utf8(read[..count].to_vec()).unwrap();
         let mut expected: String = lines(0..LINES - lost)
             .into_iter()
-            .map(|line| String::from_utf8(line).unwrap())
+            .map(|line| String::from_utf8(line.text).unwrap())
             .collect();
-        expected += &format!("{{\"event\":\"lost\",\"events\":{lost}}}\nmigration {LINES}\n");
+        expected += &format!("{{\"event\":\"lost\",\"events\":{}}}\nmigration {LINES}\n", 3 * lost);
         assert!(text == expected, "{lost} lost, {} of {} bytes", text.len(), expected.len());
     }
 

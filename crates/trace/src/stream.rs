@@ -8,12 +8,12 @@
 //! ```text
 //! > {"buffer_bytes":16777216}
 //! < {"event":"begun","reasons":["compaction",...],"counted":{"succeeded_pages":0,...}}
-//! < {"event":"migration","time_ns":...,"reason":"mempolicy_mbind",...}
+//! < {"event":"migration","times":1,"time_ns":...,"reason":"mempolicy_mbind",...}
 //! < {"event":"lost","events":12}
 //! < {"event":"ended","counted":{"succeeded_pages":512,...}}
 //! ```
 //!
-//! A migration is what `pagetide trace --json --stacks` prints. Both ends are of one binary: nothing
+//! A migration is what `pagetide trace --json --stacks` prints, and how often it happened. Both ends are of one binary: nothing
 //! here is kept compatible.
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ use crate::event::{Counts, Migration};
 
 /// The environment variable that names the socket, in the abstract namespace.
 pub const VARIABLE: &str = "PAGETIDE_RUN_EVENTS";
+
+/// So many migrations are told as one, so that a reader knows how much a line may become.
+pub const TIMES_MAX: usize = 1024;
 
 /// What a reader asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +44,19 @@ pub enum Told {
         /// What the machine's `/proc/vmstat` has counted so far.
         counted: Counts,
     },
-    /// The model's engine ran.
-    Migration(Migration),
+    /// The model's engine ran, so often with the very same result: a call that moves pages one by
+    /// one is many such runs.
+    Migration {
+        /// How often, at most [`TIMES_MAX`].
+        times: usize,
+        /// Each of them.
+        #[serde(flatten)]
+        migration: Migration,
+    },
     /// The reader was slow: so many migrations are not told, here.
     Lost {
         /// How many.
-        events: u64,
+        events: usize,
     },
     /// That was all.
     Ended {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::iter;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -29,7 +30,7 @@ use crate::wanted::{self, Target, UnknownReason};
 /// What waits for us in the supervisor, if nothing else is asked for.
 const BUFFER: Bytes = Bytes::new(16 << 20);
 /// So much is read at once.
-const HANDFUL: usize = 256 * 1024;
+const HANDFUL: usize = 64 * 1024;
 /// The supervisor answers, or ends: it is waited for round by round.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -138,13 +139,14 @@ impl Supervised {
         let mut events = Vec::new();
         while let Some(line) = self.take_line() {
             match told(&line)? {
-                Told::Migration(migration) => {
-                    self.read_events += 1;
-                    events.extend(self.migration(migration));
+                Told::Migration { times, migration } => {
+                    self.read_events += times as u64;
+                    let event = self.migration(migration);
+                    events.extend(event.into_iter().flat_map(|event| iter::repeat_n(event, times)));
                 }
                 Told::Lost { events: lost } => {
-                    self.lost_events += lost;
-                    events.push(Event::Lost(Gap { cpu: None, events: Some(lost) }));
+                    self.lost_events += lost as u64;
+                    events.push(Event::Lost(Gap { cpu: None, events: Some(lost as u64) }));
                 }
                 Told::Ended { counted } => self.counted_after = Some(counted),
                 Told::Begun { .. } => return Err(SupervisedError::Nonsense { line }),
@@ -261,10 +263,10 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread::{self, JoinHandle};
 
-    fn migration(reason: &str, pages: u64, owner: &str) -> Told {
+    fn migration(times: usize, reason: &str, pages: u64, owner: &str) -> Told {
         let occasion =
             Occasion { time_ns: 1, cpu: 3, tid: 8, pid: Some(7), process: "mover".to_owned() };
-        Told::Migration(Migration {
+        let migration = Migration {
             occasion,
             reason: reason.to_owned(),
             mode: "MIGRATE_SYNC".to_owned(),
@@ -272,7 +274,8 @@ mod tests {
             duration_ns: None,
             pages_of: Some(Owner { pid: u32::MAX, name: owner.to_owned() }),
             stack: ["migrate_pages".to_owned(), "do_mbind".to_owned()].into(),
-        })
+        };
+        Told::Migration { times, migration }
     }
 
     /// A supervisor that counted 100 before and 130 after; gives the socket, and what it was asked.
@@ -289,9 +292,9 @@ mod tests {
             let say = |told: &Told| writeln!(&stream, "{}", serde_json::to_string(told).unwrap());
             let reasons = vec!["syscall_or_cpuset".to_owned(), "mempolicy_mbind".to_owned()];
             say(&Told::Begun { reasons, counted: counted(100) }).unwrap();
-            say(&migration("mempolicy_mbind", 9, "database")).unwrap();
+            say(&migration(2, "mempolicy_mbind", 9, "database")).unwrap();
             say(&Told::Lost { events: 4 }).unwrap();
-            say(&migration("syscall_or_cpuset", 17, "shell")).unwrap();
+            say(&migration(1, "syscall_or_cpuset", 17, "shell")).unwrap();
             assert_eq!(lines.read_line(&mut String::new()).unwrap(), 0);
             say(&Told::Ended { counted: counted(130) }).unwrap();
             serde_json::from_str(&asked).unwrap()
@@ -315,8 +318,8 @@ mod tests {
     fn all_is_given_in_order_and_the_sums_are_of_the_time_in_between() {
         let options = Options { buffer: Some(Bytes::new(8192)), ..Options::default() };
         let (pages, ending, asked) = trace("all", &options);
-        assert_eq!((pages, asked.buffer_bytes), (vec![9, 0, 17], 8192));
-        assert_eq!((ending.read_events, ending.lost_events), (2, 4));
+        assert_eq!((pages, asked.buffer_bytes), (vec![9, 9, 0, 17], 8192));
+        assert_eq!((ending.read_events, ending.lost_events), (3, 4));
         assert_eq!(ending.vmstat.unwrap().succeeded_pages, 30);
     }
 
@@ -330,7 +333,7 @@ mod tests {
                 target: name.map(|name| Target::Name(name.to_owned())),
             };
             let (pages, ending, _) = trace(test, &Options { wanted, ..Options::default() });
-            assert_eq!((pages, ending.vmstat), (vec![9, 0], None));
+            assert_eq!((pages, ending.vmstat), (vec![9, 9, 0], None));
         }
     }
 

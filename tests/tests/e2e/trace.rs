@@ -336,10 +336,10 @@ fn trace_that_was_killed_leaves_nothing_behind_the_next(host: &Host) {
 }
 
 fn trace_counts_a_storm_whole_or_says_what_it_lost(host: &Host) {
-    const PAGES: u64 = 256;
-    const TIMES: u64 = 25;
+    const PAGES: u64 = 4096;
+    const TIMES: u64 = 6;
     let mut pair = ["--cpu 0", "--cpu 2"]
-        .map(|cpu| Target::start(host, &format!("{cpu} --on-node 0 a=anon:1M")));
+        .map(|cpu| Target::start(host, &format!("{cpu} --on-node 0 a=anon:16M")));
     // With a reason: events that concern no migration (khugepaged's) are not switched on.
     let trace = Trace::start(host, "--reason syscall --summary --json --self");
     std::thread::scope(|scope| {

@@ -138,7 +138,7 @@ fn a_target_is_shown_what_others_do_to_its_pages_and_no_more() {
 fn what_a_tracer_that_sleeps_is_not_told_is_counted_and_the_run_goes_on() {
     let lines = json(&format!(
         "begin --json --buffer 4KiB; until [ -s $F ]; do {MOVES}; done; kill -STOP $T; \
-         printf 'storm a 0,1 12\\nexit\\n' | $G --cpu 0 --on-node 0 a=anon:1M > /dev/null; \
+         printf 'bounce a 1,0 3000\\nexit\\n' | $G --cpu 0 --on-node 0 a=anon:1M > /dev/null; \
          kill -CONT $T; end"
     ));
     let (summary, events) = lines.split_last().unwrap();
@@ -151,6 +151,20 @@ fn what_a_tracer_that_sleeps_is_not_told_is_counted_and_the_run_goes_on() {
     // Each lost one has moved one page.
     let seen = summary["total"]["succeeded_pages"].as_u64().unwrap();
     assert_eq!(summary["vmstat"]["succeeded_pages"], seen + told, "{summary}");
+}
+
+#[test]
+fn pages_that_a_call_moves_one_by_one_are_as_many_migrations() {
+    let lines = json(&format!(
+        "begin --json; until [ -s $F ]; do {MOVES}; done; \
+         printf 'storm a 0,1 4\\nexit\\n' | $G --cpu 0 --on-node 0 a=anon:16M > /dev/null; end"
+    ));
+    let (summary, events) = lines.split_last().unwrap();
+    let single = events.iter().filter(|event| event["process"] == "pagetide-target");
+    let pages: Vec<u64> = single.map(|event| event["succeeded_pages"].as_u64().unwrap()).collect();
+    // Half of the pages were where the first call wants them.
+    assert_eq!((pages.len(), pages.iter().sum::<u64>()), (4096 * 4 - 2048, 4096 * 4 - 2048));
+    assert_eq!(summary["vmstat"]["succeeded_pages"], summary["total"]["succeeded_pages"]);
 }
 
 #[test]
