@@ -102,6 +102,9 @@ impl std::str::FromStr for Causes {
     }
 }
 
+/// Which random scenarios were played: a section of the page, kept beside the cases.
+const FUZZED: &str = include_str!("../../../tests/scenarios/fuzzed.md");
+
 /// The page.
 ///
 /// # Errors
@@ -112,6 +115,7 @@ pub fn page(played: &[Played], causes: &Causes) -> Result<String, PageError> {
     let mut out = String::new();
     head(&mut out, played);
     differences(&mut out, played, causes);
+    out.push_str(FUZZED);
     rows(&mut out, played);
     Ok(out)
 }
