@@ -1,10 +1,10 @@
 //! The lab as any machine: eight nodes of uneven sizes, nodes without CPUs, distances of both ways;
 //! and a guest that serves many runs, and is as it was after each.
 
-use lab::{Accel, Command, Guest, GuestConfig, Image, KernelStore};
+use lab::{Command, Guest};
 use machine::{Bytes, Node, NodeId, Topology};
 
-use crate::host::pagetide_binary;
+use crate::host::boot;
 
 /// Eight nodes, each 32 MiB larger than the one before; four CPUs on the first four. The distance
 /// from i to j is not that from j to i.
@@ -24,26 +24,6 @@ fn eight_nodes() -> Topology {
     Topology::new("eight", (0..8).map(node).collect(), Some((0..8).map(row).collect())).unwrap()
 }
 
-fn boot(topology: Topology) -> Guest {
-    let store = KernelStore::of_this_user().unwrap();
-    let kernel = store.get(&"6.12".parse().unwrap(), &mut |_| ()).unwrap();
-    let mut image = Image::new(&pagetide_binary()).unwrap();
-    for (number, module) in kernel.modules.iter().enumerate() {
-        image.add_module(number, module).unwrap();
-    }
-    Guest::boot(&GuestConfig {
-        topology,
-        kernel,
-        image,
-        accel: Accel::default(),
-        time_limit: std::time::Duration::from_secs(600),
-        // Else the image of the kernel lies on a node that is drawn at each boot (KASLR), and may take
-        // a good part of a small one.
-        extra_cmdline: "nokaslr".to_owned(),
-    })
-    .unwrap()
-}
-
 fn sh(guest: &Guest, line: &str) -> String {
     let output = guest.run(["sh", "-c", line]).unwrap();
     assert_eq!(output.code, 0, "{line}: {}", output.stderr_text());
@@ -53,7 +33,9 @@ fn sh(guest: &Guest, line: &str) -> String {
 #[test]
 fn a_guest_is_the_machine_of_eight_uneven_nodes_and_is_reset_between_runs() {
     let topology = eight_nodes();
-    let guest = boot(topology.clone());
+    // With KASLR the kernel's image lies on a node that is drawn at each boot, and may take a good part of
+    // a small one.
+    let guest = boot(topology.clone(), "6.12", &[], "nokaslr");
     the_guest_has_the_nodes_of_the_machine(&guest, &topology);
     what_a_run_left_is_gone_after_a_reset(&guest);
     a_reset_puts_pools_and_settings_back(&guest);

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lab::{Accel, Guest, GuestConfig, Image, KernelStore, Output};
+use machine::Topology;
 
 /// Far above what all tests of a guest take; a guest that hangs ends with it.
 const TIME_LIMIT: Duration = Duration::from_secs(1200);
@@ -51,34 +52,16 @@ fn slot(machine: &'static str, kernel: &'static str) -> &'static Slot {
 
 impl Host {
     fn boot(machine: &str, kernel: &str) -> Self {
-        let store = KernelStore::of_this_user().unwrap();
-        let kernel = store.get(&kernel.parse().unwrap(), &mut |_| ()).unwrap();
-        let mut image = Image::new(&pagetide_binary()).unwrap();
-        for (number, module) in kernel.modules.iter().enumerate() {
-            image.add_module(number, module).unwrap();
-        }
         // Its path in the guest is its path here, and /usr/bin/migratepages is ours there.
         let folder = tempfile::tempdir().unwrap();
         let theirs = folder.path().join("migratepages");
         fs::copy("/usr/bin/migratepages", &theirs)
             .expect("numactl is installed: apt install numactl");
-        let programs = PROGRAMS.iter().map(Path::new);
-        for program in programs.chain([Path::new(TARGET), &theirs]) {
-            image.add(program.as_os_str()).unwrap_or_else(|error| panic!("{error}"));
-        }
-        for module in python_modules() {
-            image.add(module.as_os_str()).unwrap_or_else(|error| panic!("{error}"));
-        }
-        let config = GuestConfig {
-            topology: machine::load(&machine.replace('_', "-")).unwrap(),
-            kernel,
-            image,
-            accel: Accel::default(),
-            time_limit: TIME_LIMIT,
-            extra_cmdline: String::new(),
-        };
-        let guest = Guest::boot(&config).unwrap_or_else(|error| panic!("{error}"));
-        let host = Self { guest: Box::leak(Box::new(guest)), is_emulated: false };
+        let mut files: Vec<PathBuf> = PROGRAMS.iter().map(PathBuf::from).collect();
+        files.extend([PathBuf::from(TARGET), theirs.clone()]);
+        files.extend(python_modules());
+        let guest = Box::leak(Box::new(boot(built_in(machine), kernel, &files, "")));
+        let host = Self { guest, is_emulated: false };
         host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
         host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
         host
@@ -126,6 +109,33 @@ impl Host {
         let words = ["pagetide"].into_iter().chain(words.split(' '));
         self.run(&words.collect::<Vec<_>>())
     }
+}
+
+/// The machine of this name, with `_` for `-`.
+pub(crate) fn built_in(machine: &str) -> Topology {
+    machine::load(&machine.replace('_', "-")).unwrap()
+}
+
+/// Boots this machine with this kernel, these programs and files, and these words for the kernel.
+pub(crate) fn boot(topology: Topology, kernel: &str, files: &[PathBuf], cmdline: &str) -> Guest {
+    let store = KernelStore::of_this_user().unwrap();
+    let kernel = store.get(&kernel.parse().unwrap(), &mut |_| ()).unwrap();
+    let mut image = Image::new(&pagetide_binary()).unwrap();
+    for (number, module) in kernel.modules.iter().enumerate() {
+        image.add_module(number, module).unwrap();
+    }
+    for file in files {
+        image.add(file.as_os_str()).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let config = GuestConfig {
+        topology,
+        kernel,
+        image,
+        accel: Accel::default(),
+        time_limit: TIME_LIMIT,
+        extra_cmdline: cmdline.to_owned(),
+    };
+    Guest::boot(&config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Programs whose output in a guest is compared with that under `pagetide run`.

@@ -71,6 +71,7 @@ mod filters;
 mod fuzz;
 mod grown_lab;
 mod huge;
+mod jvm;
 mod lasting;
 mod lifetime;
 mod migratepages;
