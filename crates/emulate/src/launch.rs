@@ -91,7 +91,8 @@ pub(crate) fn launch(
     let listener = rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())
         .map_err(io::Error::from)
         .map_err(RunError::launch("take the listener of the seccomp filter (pidfd_getfd)"))?;
-    Ok(Child { pid, pidfd, listener: Listener::new(listener), entered, reports })
+    let listener = Listener::new(listener).map_err(RunError::launch("map memory to receive in"))?;
+    Ok(Child { pid, pidfd, listener, entered, reports })
 }
 
 fn writer_copy(writer: &OwnedFd) -> OwnedFd {
@@ -147,8 +148,9 @@ fn tunables() -> OsString {
     }
 }
 
+/// Ends a forked child that did not exec.
 #[expect(clippy::exit, reason = "a forked child ends here, and must not run the supervisor's code")]
-fn end() -> ! {
+pub(crate) fn end() -> ! {
     std::process::exit(127)
 }
 

@@ -12,6 +12,7 @@
 //! | `filter` | which calls are handed over: a BPF program |
 //! | `launch` | forks the child, which shows itself the files, installs the filter and execs |
 //! | `supervisor` | the loop: receives, answers, and never parks a call |
+//! | `keeper` | lets calls through when the supervisor has died |
 //! | `world` | the machine of the model, and the processes that live on it |
 //! | `settle` | places the pages that appeared since the last look |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
@@ -48,6 +49,7 @@ mod error;
 mod explain;
 mod filter;
 mod image;
+mod keeper;
 mod launch;
 mod process;
 mod remap;

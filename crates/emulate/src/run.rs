@@ -10,6 +10,7 @@ use rustix::process::WaitStatus;
 
 use crate::error::RunError;
 use crate::explain::Explain;
+use crate::keeper::Keeper;
 use crate::launch::launch;
 use crate::report::{Recorder, Report};
 use crate::shown::{Files, Shown};
@@ -53,6 +54,8 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     // Without a socket (a sandbox without any) the run has no traces, and is fine otherwise.
     let tracers = Tracers::new().ok();
     let child = launch(command, &mut shown, tracers.as_ref())?;
+    let keeper =
+        Keeper::start(&child.listener).map_err(RunError::launch("start a second process"))?;
     let recorder = options.report.as_ref().map(|_| {
         let words = command.iter().map(|word| word.to_string_lossy().into_owned());
         Recorder::new(&world, words.collect())
@@ -67,6 +70,7 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
         watch,
         signals,
         child,
+        keeper,
         status: None,
     };
     let status = supervisor.serve().map_err(RunError::launch("wait for system calls"))?;

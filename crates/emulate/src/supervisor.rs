@@ -7,11 +7,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::call::{Answer, Call};
 use crate::calls;
 use crate::explain::Explain;
+use crate::keeper::Keeper;
 use crate::launch::Child;
 use crate::report::Recorder;
 use crate::shown::Shown;
@@ -36,6 +37,7 @@ pub(crate) struct Supervisor {
     pub(crate) watch: OwnedFd,
     pub(crate) signals: Signals,
     pub(crate) child: Child,
+    pub(crate) keeper: Keeper,
     pub(crate) status: Option<WaitStatus>,
 }
 
@@ -85,6 +87,7 @@ impl Supervisor {
             self.end(pid);
         }
         self.shown.close();
+        self.keeper.end();
         self.reap(WaitOptions::empty());
         Ok(self.status)
     }
@@ -169,10 +172,10 @@ impl Supervisor {
     }
 
     /// Takes the status of children that have ended: the first, and those whose parents ended
-    /// before them.
+    /// before them, whatever process groups they have made.
     fn reap(&mut self, options: WaitOptions) {
         let first = Pid::from_raw(self.child.pid.cast_signed());
-        while let Ok(Some((pid, status))) = waitpid(None, options) {
+        while let Ok(Some((pid, status))) = wait(options) {
             if Some(pid) == first {
                 self.status = Some(status);
             }

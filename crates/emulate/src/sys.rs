@@ -1,6 +1,7 @@
 //! What the safe world does not offer: every unsafe line of this crate, one file a call.
 #![allow(unsafe_code, reason = "the one place where this crate speaks to the kernel directly")]
 
+pub(crate) mod close;
 pub(crate) mod fork;
 pub(crate) mod lease;
 pub(crate) mod memory;

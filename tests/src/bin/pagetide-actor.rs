@@ -23,6 +23,8 @@
 //! | `cpu` | getcpu, and sched_getcpu | `cpu 2 node 1, cpu 2` |
 //! | `run-on CPUS`, `may-run-on` | affinity | `ok`; `2-3` |
 //! | `child SCRIPT`, `thread SCRIPT`, `exec SCRIPT` | does the rest there, with commas for semicolons | |
+//! | `say WORD` | nothing | the word |
+//! | `wait` | reads a line | |
 //! | `exit CODE`, `die SIGNAL` | ends | |
 //!
 //! A call that fails prints the errno, as `errno 22`. Modes are the kernel's names in small letters.
@@ -187,6 +189,8 @@ fn question(name: &str, words: &[&str], areas: &Areas) -> Option<()> {
             }
             Err(errno) => say(format!("errno {errno}")),
         },
+        "say" => say(words.first()?),
+        "wait" => drop(io::stdin().read_line(&mut String::new()).ok()?),
         "cpu" => {
             let (cpu, node, again) = sys::cpu();
             say(format!("cpu {cpu} node {node}, cpu {again}"));

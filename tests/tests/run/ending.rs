@@ -1,9 +1,11 @@
 //! How a run ends: exit codes, signals, and a supervisor that dies.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{actor, pagetide, run, text};
+use super::{actor, children, is_gone_soon, pagetide, run, soon, text};
 
 fn code(words: &[&str]) -> Option<i32> {
     run(words).status.code()
@@ -13,6 +15,11 @@ fn code(words: &[&str]) -> Option<i32> {
 fn the_exit_code_is_the_programs() {
     assert_eq!(code(&["--", actor(), "exit 7"]), Some(7));
     assert_eq!(code(&["--", "true"]), Some(0));
+}
+
+#[test]
+fn the_exit_code_is_the_programs_also_when_it_has_left_the_process_group() {
+    assert_eq!(code(&["--", "timeout", "60", actor(), "exit 7"]), Some(7));
 }
 
 #[test]
@@ -69,6 +76,115 @@ fn a_supervisor_that_is_killed_takes_the_program_with_it() {
     assert!(lines.next().is_none());
 }
 
+/// A run in which a process with a group of its own waits for a line.
+struct Waiting {
+    run: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Of the supervisor: the program, and helpers of the run.
+    children: Vec<u32>,
+}
+
+impl Waiting {
+    /// What it does is in the end `then`, in a shell; it is killed after a minute, for a process that
+    /// hangs is a failure.
+    fn start(then: &str) -> Self {
+        let script = format!(
+            "exec 3<&0; timeout --kill-after=1 60 sh -c 'echo ready; {}' <&3 & wait",
+            then.replace('\'', r"'\''")
+        );
+        let mut run = Command::new(pagetide())
+            .args(["run", "--", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let stdin = run.stdin.take().unwrap();
+        let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        let children = children(run.id());
+        Self { run, stdin, lines, children }
+    }
+
+    fn go_on(&mut self) {
+        self.stdin.write_all(b"\n").unwrap();
+    }
+
+    /// The one that is to stay when the supervisor dies.
+    fn keeper(&self) -> u32 {
+        soon(|| self.children.iter().copied().find(|&pid| name(pid) == "run-keeper")).unwrap()
+    }
+
+    /// Fails unless the pipe ends, when the last process that could write to it is gone, and the
+    /// helpers are gone too.
+    fn said_and_left_nothing(&mut self) -> Vec<String> {
+        let said = (&mut self.lines).map(Result::unwrap).collect();
+        for &pid in &self.children {
+            assert!(is_gone_soon(pid), "process {pid} is left");
+        }
+        said
+    }
+}
+
+fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned()
+}
+
+fn kill(words: &[&str]) {
+    assert!(Command::new("kill").args(words).status().unwrap().success(), "{words:?}");
+}
+
+#[test]
+fn processes_outside_the_group_of_a_supervisor_that_is_killed_go_on_to_their_end() {
+    let script = "thread say started, wait, say on; child say child; map a 1; write a 0 1; unmap a; \
+                  policy; exec say done";
+    let mut waiting = Waiting::start(&format!("{} \"{script}\"; echo over", actor()));
+    assert_eq!(waiting.lines.next().unwrap().unwrap(), "started");
+    kill(&["-KILL", "--", &format!("-{}", waiting.run.id())]);
+    waiting.run.wait().unwrap();
+    waiting.go_on();
+    // The thread that ends is what would try for ever; the model is gone.
+    let expected = ["on", "child", "errno 38", "done", "over"];
+    assert_eq!(waiting.said_and_left_nothing(), expected);
+}
+
+#[test]
+fn a_call_that_the_supervisor_was_about_to_answer_when_it_was_killed_goes_on() {
+    let mut waiting = Waiting::start(&format!("read line; {} \"say met\"; echo over", actor()));
+    let (keeper, supervisor) = (waiting.keeper(), waiting.run.id());
+    // A process that is met is shown its files by the helper, for which the supervisor waits.
+    let is_helper = |&&pid: &&u32| pid != keeper && name(pid) == "pagetide";
+    let helper = waiting.children.iter().find(is_helper).unwrap().to_string();
+    kill(&["-STOP", &helper]);
+    waiting.go_on();
+    let call = || fs::read_to_string(format!("/proc/{supervisor}/syscall")).unwrap();
+    let receives = format!("{} ", libc::SYS_recvfrom);
+    soon(|| call().starts_with(&receives).then_some(())).expect("the helper does not answer");
+    waiting.run.kill().unwrap();
+    waiting.run.wait().unwrap();
+    assert_eq!(waiting.said_and_left_nothing(), ["met", "over"]);
+}
+
+#[test]
+fn what_waits_for_the_death_of_the_supervisor_holds_nothing_and_ends_with_the_run() {
+    let mut waiting = Waiting::start("read line");
+    let keeper = waiting.keeper();
+    let read = |name: &str| fs::read_link(format!("/proc/{keeper}/{name}")).unwrap();
+    // The listener, and the supervisor's pidfd.
+    assert_eq!(fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count(), 2);
+    assert_eq!(read("cwd").to_str(), Some("/"));
+    let session = text(
+        &Command::new("ps").args(["-o", "sid=", &keeper.to_string()]).output().unwrap().stdout,
+    );
+    assert_eq!(session.trim(), keeper.to_string());
+    waiting.go_on();
+    assert_eq!(waiting.run.wait().unwrap().code(), Some(0));
+    // The supervisor has waited for it.
+    assert!(!fs::exists(format!("/proc/{keeper}")).unwrap());
+    assert!(waiting.said_and_left_nothing().is_empty());
+}
+
 #[test]
 fn an_ordinary_user_gets_the_same_answers_as_root() {
     let is_root = text(&Command::new("id").arg("-u").output().unwrap().stdout).trim() == "0";
@@ -79,7 +195,7 @@ fn an_ordinary_user_gets_the_same_answers_as_root() {
     let folder = tempfile::tempdir_in("/tmp").unwrap();
     let copies = [pagetide(), actor().into()].map(|program| {
         let copy = folder.path().join(program.file_name().unwrap());
-        std::fs::copy(&program, &copy).unwrap();
+        fs::copy(&program, &copy).unwrap();
         copy
     });
     assert!(Command::new("chmod").arg("755").arg(folder.path()).status().unwrap().success());

@@ -20,8 +20,11 @@ mod soak;
 mod threads;
 mod tracing;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The binary of the cli, beside our own.
 fn pagetide() -> PathBuf {
@@ -59,4 +62,28 @@ fn expect(machine: &str, script: &str, lines: &[&str]) {
     assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}");
     let said = contained::say(&["--machine", machine, "--", actor(), script]);
     assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}, contained");
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Asks until there is an answer, for half a minute.
+fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    (0..600).find_map(|attempt| {
+        if attempt > 0 {
+            sleep(Duration::from_millis(50));
+        }
+        ask()
+    })
+}
+
+/// Whether a process ends; one that is not taken leave of by its parent has ended too.
+fn is_gone_soon(pid: u32) -> bool {
+    let has_ended = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    };
+    soon(|| has_ended().then_some(())).is_some()
 }

@@ -5,11 +5,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{actor, on, pagetide, run, text};
+use super::{actor, children, is_gone_soon, on, pagetide, run, text};
 
 /// More in `./test --all`.
 const PROCESSES: u64 = if cfg!(feature = "long-soak") { 10_000 } else { 1000 };
@@ -116,26 +115,6 @@ fn mounts() -> BTreeSet<String> {
     let covers =
         |line: &&str| ["/sys/devices/", "/sys/bus/", "/proc/"].iter().any(|it| line.contains(it));
     text.lines().filter(covers).map(str::to_owned).collect()
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
-/// Whether a process ends; one that is not taken leave of by its parent has ended too.
-fn is_gone_soon(pid: u32) -> bool {
-    let lives = || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-    };
-    (0..600).any(|_| {
-        let lived = lives();
-        if lived {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        !lived
-    })
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 
 use crate::call::{Answer, Call};
 
@@ -53,22 +54,42 @@ const SYNC_WAKE_UP: u64 = 1;
 
 /// The descriptor that calls are received from.
 #[derive(Debug)]
-pub(crate) struct Listener(OwnedFd);
+pub(crate) struct Listener {
+    descriptor: OwnedFd,
+    /// Where the kernel writes a call: a page of its own, which forked processes share. There is no
+    /// moment at which a call is received and not written here yet.
+    received: NonNull<Notification>,
+}
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
 impl Listener {
     /// Takes a listener into use, and asks the kernel to hand the CPU over directly (6.6 and
     /// later; before that answers are slower, and that is all).
-    pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        let listener = Self(descriptor);
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: no page is left.
+    pub(crate) fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        let size = size_of::<Notification>();
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0) };
+        let received = NonNull::new(page.cast()).filter(|_| page != libc::MAP_FAILED);
+        let received = received.ok_or_else(io::Error::last_os_error)?;
+        let listener = Self { descriptor, received };
         // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
-        unsafe { libc::ioctl(listener.0.as_raw_fd(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
-        listener
+        unsafe { libc::ioctl(listener.raw(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
+        Ok(listener)
+    }
+
+    fn raw(&self) -> i32 {
+        self.descriptor.as_raw_fd()
     }
 
     /// `SECCOMP_IOCTL_NOTIF_RECV`: the next call. Blocks when there is none.
@@ -77,25 +98,26 @@ impl Listener {
     ///
     /// `ENOENT`: the caller went away. `EINTR`: a signal came.
     pub(crate) fn receive(&self) -> io::Result<Call> {
-        let mut notification = Notification::default();
+        let received = self.received.as_ptr();
+        // SAFETY: it is mapped and aligned, and nothing refers to it.
+        unsafe { received.write_volatile(Notification::default()) };
         // SAFETY: the kernel writes one `seccomp_notif`, whose layout this structure has.
-        let result = unsafe {
-            libc::ioctl(
-                self.0.as_raw_fd(),
-                RECV as libc::Ioctl,
-                std::ptr::from_mut(&mut notification),
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Call {
+        let result = unsafe { libc::ioctl(self.raw(), RECV as libc::Ioctl, received) };
+        if result == 0 { Ok(self.last()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The call that was received last, also by a process that has shared this listener by fork: its
+    /// `id` is 0 if there is none.
+    pub(crate) fn last(&self) -> Call {
+        // SAFETY: it is mapped, aligned, and of integers only, for which all values are valid.
+        let notification = unsafe { self.received.as_ptr().read_volatile() };
+        Call {
             id: notification.id,
             tid: notification.pid,
             arch: notification.arch,
             number: i64::from(notification.number),
             args: notification.args,
-        })
+        }
     }
 
     /// `SECCOMP_IOCTL_NOTIF_SEND`: answers a call.
@@ -113,7 +135,7 @@ impl Listener {
         let mut response = Response { id, value, error, flags };
         // SAFETY: the kernel reads one `seccomp_notif_resp`, whose layout this structure has.
         let result = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), SEND as libc::Ioctl, std::ptr::from_mut(&mut response))
+            libc::ioctl(self.raw(), SEND as libc::Ioctl, std::ptr::from_mut(&mut response))
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -135,10 +157,16 @@ impl Listener {
         let mut add = AddFd { id, flags: ADDFD_SEND, source, target: 0, target_flags };
         // SAFETY: the kernel reads one `seccomp_notif_addfd`, whose layout this structure has; the
         // descriptor is open for as long as it is borrowed.
-        let result = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), ADDFD as libc::Ioctl, std::ptr::from_mut(&mut add))
-        };
+        let result =
+            unsafe { libc::ioctl(self.raw(), ADDFD as libc::Ioctl, std::ptr::from_mut(&mut add)) };
         if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, of this size, and nobody else refers to it.
+        unsafe { libc::munmap(self.received.as_ptr().cast(), size_of::<Notification>()) };
     }
 }
 
