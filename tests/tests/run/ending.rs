@@ -174,10 +174,9 @@ fn what_waits_for_the_death_of_the_supervisor_holds_nothing_and_ends_with_the_ru
     // The listener, and the supervisor's pidfd.
     assert_eq!(fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count(), 2);
     assert_eq!(read("cwd").to_str(), Some("/"));
-    let session = text(
-        &Command::new("ps").args(["-o", "sid=", &keeper.to_string()]).output().unwrap().stdout,
-    );
-    assert_eq!(session.trim(), keeper.to_string());
+    let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
+    let session = stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap();
+    assert_eq!(session, keeper.to_string());
     waiting.go_on();
     assert_eq!(waiting.run.wait().unwrap().code(), Some(0));
     // The supervisor has waited for it.
