@@ -69,6 +69,8 @@ pub(crate) struct Behaviour {
     pub(crate) staged_engine: bool,
     /// A partially mapped large folio is split before it is moved (8.2).
     pub(crate) splits_partially_mapped: bool,
+    /// mlock makes a large folio unevictable that entries map in whole (FZ-38).
+    pub(crate) locks_large_by_entries: bool,
     /// A split maps zero-filled pages to the zero page (8.2).
     pub(crate) split_uses_zero_page: bool,
     /// A dirty page becomes soft-dirty when its entry is restored (7.11).
@@ -137,6 +139,7 @@ const V6_1: Behaviour = Behaviour {
     mbind_repeats_large: true,
     staged_engine: false,
     splits_partially_mapped: false,
+    locks_large_by_entries: false,
     split_uses_zero_page: false,
     restore_marks_soft_dirty: true,
     event_has_nr_split: false,
@@ -178,6 +181,7 @@ const V6_12: Behaviour = Behaviour {
     mbind_repeats_large: false,
     staged_engine: true,
     splits_partially_mapped: true,
+    locks_large_by_entries: true,
     split_uses_zero_page: true,
     restore_marks_soft_dirty: false,
     event_has_nr_split: true,

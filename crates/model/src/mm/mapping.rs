@@ -266,11 +266,25 @@ impl Machine {
         let id = self.mm_of_live(task)?;
         let (start, end) = page_range(address, length);
         for page in start..end {
-            if let Some(pfn) = self.entry(id, page).0.mapped() {
-                self.frames.set(self.frames.head(pfn), flag::UNEVICTABLE);
+            let (entry, by_pmd) = self.entry(id, page);
+            let Some(head) = entry.mapped().map(|pfn| self.frames.head(pfn)) else { continue };
+            if by_pmd || self.frames.order(head) == 0 || self.locks_large(id, page, end) {
+                self.frames.set(head, flag::UNEVICTABLE);
             }
         }
         Ok(())
+    }
+
+    /// Whether locking pages from `page` to `end` makes the large folio unevictable that entries
+    /// map there: all of it must be mapped, in one VMA (`allow_mlock_munlock`).
+    fn locks_large(&self, id: MmId, page: u64, end: u64) -> bool {
+        let mapped = |page| self.entry(id, page).0.mapped();
+        let Some((vma, head)) = self.mm(id).vma(page).zip(mapped(page)) else { return false };
+        let behind = page + u64::from(self.frames.pages(head));
+        self.behaviour.locks_large_by_entries
+            && self.frames.head(head) == head
+            && behind <= end.min(vma.end)
+            && (page..behind).zip(0..).all(|(page, n)| mapped(page) == Some(head.plus(n)))
     }
 
     /// mremap(2) that moves a whole mapping of private anonymous memory to a free place.

@@ -41,12 +41,17 @@ impl Machine {
             self.set_pte(mm, first + u64::from(page), entry);
         }
         self.frames.drop_entire_mapcount(head);
+        if self.frames.entire_mapcount(head) == 0 {
+            // The removal of the last PMD mapping unlocks the folio (`munlock_vma_folio`).
+            self.frames.clear(head, flag::UNEVICTABLE);
+        }
     }
 
     /// Splits an isolated or unused large folio into base pages, which it returns; those that are
     /// isolated stay so. `None`: something else holds a reference (`split_folio`, spec 8.2).
     ///
-    /// Since 6.12 mapped pages that hold only zeroes are replaced by the zero page.
+    /// Since 6.12 mapped pages that hold only zeroes are replaced by the zero page, but in locked
+    /// VMAs (`try_to_map_unused_to_zeropage`).
     pub(crate) fn split_folio(&mut self, head: Pfn) -> Option<Vec<Pfn>> {
         if self.frames.extra_references(head) > 0 || self.frames.has(head, flag::WRITEBACK) {
             self.counters.add(Counter::ThpSplitPageFailed, 1);
@@ -61,16 +66,17 @@ impl Machine {
         self.mappings(head, &mut mappings);
         let pages: Vec<Pfn> = (0..self.frames.pages(head)).map(|page| head.plus(page)).collect();
         let owner = self.frames.owner(head);
-        let locked = self.frames.has(head, flag::UNEVICTABLE);
         self.frames.split(head);
         for (page, &pfn) in (0..).zip(&pages) {
             self.frames.set_owner(pfn, owner.plus(page));
         }
         self.counters.add(Counter::ThpSplitPage, 1);
-        if self.behaviour.split_uses_zero_page && owner.is_anon() && !locked {
+        if self.behaviour.split_uses_zero_page && owner.is_anon() {
             for mapping in mappings {
                 let (entry, _) = self.entry(mapping.mm, mapping.page);
-                if self.frames.token(entry.pfn()) == 0 {
+                let vma = self.mm(mapping.mm).vma(mapping.page);
+                let is_locked = vma.is_some_and(|vma| vma.has(vm::LOCKED));
+                if !is_locked && self.frames.token(entry.pfn()) == 0 {
                     let zero = Entry::new(EntryKind::Zero, Pfn(0), Entry::YOUNG);
                     self.set_pte(mapping.mm, mapping.page, zero);
                     self.frames.drop_mapcount(entry.pfn());

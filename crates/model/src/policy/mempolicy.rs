@@ -143,6 +143,14 @@ impl MemPolicy {
             || behaviour.balancing_keeps_user_mask && self.has(mode_flag::BALANCING)
     }
 
+    /// Whether the kernel takes two policies for the same (`__mpol_equal`). The cpuset's nodes at
+    /// the last bind do not count.
+    pub(crate) fn is_same(&self, other: &Self, behaviour: &Behaviour) -> bool {
+        let Self { mode, flags, nodes, remembered, home } = *self;
+        (mode, flags, nodes, home) == (other.mode, other.flags, other.nodes, other.home)
+            && (remembered == other.remembered || !self.remembers_user(behaviour))
+    }
+
     /// The nodes that get_mempolicy(2) shows.
     pub(crate) fn shown_nodes(&self, behaviour: &Behaviour) -> NodeSet {
         if self.mode == PolicyMode::Local {
@@ -274,6 +282,19 @@ mod tests {
         let mut bind = policy(PolicyMode::Bind, 0, "0-1", "1");
         bind.rebind(&set("0-1"));
         assert_eq!(bind.nodes, set("0"));
+    }
+
+    #[test]
+    fn the_nodes_of_the_cpuset_make_no_other_policy_and_remembered_nodes_do() {
+        let behaviour = KernelVersion::V6_12.behaviour();
+        for (flags, is_same) in [(0, true), (mode_flag::STATIC, false)] {
+            let one = policy(PolicyMode::Bind, flags, "0", "0");
+            let other = policy(PolicyMode::Bind, flags, "0-1", "0");
+            let grown = policy(PolicyMode::Bind, flags, "0", "0-1");
+            assert_eq!(one.is_same(&other, behaviour), is_same);
+            assert!(one.is_same(&grown, behaviour));
+            assert!(!one.is_same(&MemPolicy { home: NodeId::new(0), ..one }, behaviour));
+        }
     }
 
     #[test]

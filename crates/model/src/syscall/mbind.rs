@@ -156,27 +156,44 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives the policy to every VMA of the range, or to the file behind it.
+    /// Gives the policy to every VMA of the range, or to the file behind it. One that has the same
+    /// policy is neither cut nor touched, whatever another mapping of its file has set since
+    /// (`mbind_range`).
     pub(crate) fn install(
         &mut self,
         mm: MmId,
         (start, end): (u64, u64),
         policy: Option<MemPolicy>,
     ) -> Result<(), Errno> {
-        self.cut(mm, start, end)?;
-        let from = self.mm(mm).find_from(start);
-        let mut position = from;
-        while let Some(vma) = self.mm(mm).vmas.get(position).filter(|vma| vma.start < end) {
-            if let Some(file) = vma.file().filter(|&file| self.file(file).kind.has_shared_policy())
-            {
-                let (first, last) = (vma.pgoff, vma.pgoff + vma.pages());
-                self.file_mut(file).set_policy(first, last, policy);
+        let mut page = start;
+        while page < end {
+            let all = self.mm(mm);
+            let vma = all.vmas.get(all.find_from(page)).filter(|vma| vma.start < end);
+            let Some(vma) = vma else { break };
+            let (from, upto) = (vma.start.max(page), vma.end.min(end));
+            page = upto;
+            let is_same = match (vma.policy.as_deref(), &policy) {
+                (Some(old), Some(new)) => old.is_same(new, self.behaviour),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            if !is_same {
+                self.cut(mm, from, upto)?;
+                self.replace_policy(mm, from, policy);
+                self.mm_mut(mm).merge(from, upto);
             }
-            self.mm_mut(mm).vmas[position].policy = policy.map(Box::new);
-            position += 1;
         }
-        self.mm_mut(mm).merge(start, end);
         Ok(())
+    }
+
+    /// Gives the policy to the VMA that begins at `page`.
+    fn replace_policy(&mut self, mm: MmId, page: u64, policy: Option<MemPolicy>) {
+        let at = self.mm(mm).find_from(page);
+        let vma = &mut self.mm_mut(mm).vmas[at];
+        vma.policy = policy.map(Box::new);
+        let (first, last) = (vma.pgoff, vma.pgoff + vma.pages());
+        if let Some(file) = vma.file().filter(|&file| self.file(file).kind.has_shared_policy()) {
+            self.file_mut(file).set_policy(first, last, policy);
+        }
     }
 
     /// Runs the engine over the queued folios; `true`: some stayed (spec 4.3.2).
