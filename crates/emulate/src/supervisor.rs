@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::call::{Answer, Call};
@@ -21,10 +22,9 @@ use crate::tracers::Tracers;
 use crate::world::World;
 
 // What an event is about; larger numbers are process ids of the world.
-const LISTENER: u64 = u64::MAX;
-const SIGNALS: u64 = u64::MAX - 1;
-const SHOWN: u64 = u64::MAX - 2;
-const TRACERS: u64 = u64::MAX - 3;
+const SIGNALS: u64 = u64::MAX;
+const SHOWN: u64 = u64::MAX - 1;
+const TRACERS: u64 = u64::MAX - 2;
 
 /// Everything that takes part.
 #[derive(Debug)]
@@ -46,12 +46,11 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// What epoll says.
+    /// What poll and epoll say.
     pub(crate) fn serve(&mut self) -> io::Result<Option<WaitStatus>> {
         let add = |file: &dyn AsFd, number| {
             epoll::add(&self.watch, file.as_fd(), EventData::new_u64(number), EventFlags::IN)
         };
-        add(&self.child.listener, LISTENER)?;
         add(&self.signals, SIGNALS)?;
         if let Some(file) = self.shown.poll_fd() {
             add(&file, SHOWN)?;
@@ -64,22 +63,15 @@ impl Supervisor {
         // The program is not there yet: the calls until then are of our own making.
         self.world.execs(self.child.pid, self.child.pid);
         self.shown.started(&mut self.world, self.child.pid, self.child.entered);
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
         loop {
-            let count = match epoll::wait(&self.watch, &mut events, None) {
-                Ok(count) => count,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let events = &events[..count];
-            for event in events {
-                self.aside(event.data.u64());
+            let (listener, others) = self.wait()?;
+            if !others.is_empty() {
+                self.asides()?;
             }
-            let listener = events.iter().find(|event| event.data.u64() == LISTENER);
-            match listener.map(|event| event.flags) {
-                Some(flags) if flags.contains(EventFlags::IN) => self.next_call(),
-                Some(flags) if flags.contains(EventFlags::HUP) => break,
-                _ => {}
+            if listener.contains(PollFlags::IN) {
+                self.next_call();
+            } else if listener.contains(PollFlags::HUP) {
+                break;
             }
         }
         // The listener may tell before the descriptors of the last processes do.
@@ -92,11 +84,35 @@ impl Supervisor {
         Ok(self.status)
     }
 
+    /// What there is of the listener, and of all others.
+    ///
+    /// The listener is polled itself, beside an epoll of the others: the kernel then wakes us on the CPU
+    /// of the caller, which is about to sleep. Through an epoll it would look for an idle CPU, and caller
+    /// and supervisor would change places at each call.
+    fn wait(&self) -> io::Result<(PollFlags, PollFlags)> {
+        let files = [self.child.listener.as_fd(), self.watch.as_fd()];
+        let mut files = files.map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN));
+        loop {
+            match poll(&mut files, None) {
+                Ok(_) => return Ok((files[0].revents(), files[1].revents())),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Everything but calls. It comes first: a number of a process that has ended may be in use
     /// again.
+    fn asides(&mut self) -> io::Result<()> {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let count = epoll::wait(&self.watch, &mut events, Some(&now))?;
+        events[..count].iter().for_each(|event| self.aside(event.data.u64()));
+        Ok(())
+    }
+
     fn aside(&mut self, number: u64) {
         match number {
-            LISTENER => {}
             SIGNALS => self.signals.forward(&self.child),
             SHOWN => self.shown.serve(&mut self.world),
             TRACERS => {
