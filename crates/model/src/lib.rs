@@ -88,8 +88,12 @@ pub struct Machine {
     lru_batches: Vec<Vec<Pfn>>,
     tables: mm::page_table::Tables,
     mms: Vec<Option<mm::address_space::Mm>>,
+    /// Numbers of address spaces that have ended, to be given again.
+    free_mms: Vec<mm::address_space::MmId>,
     /// Address spaces by descent; see [`memory::owner::FamilyId`].
     families: Vec<Vec<mm::address_space::MmId>>,
+    /// Numbers of families without a member.
+    free_families: Vec<memory::owner::FamilyId>,
     files: Vec<mm::file::File>,
     vdso: FileId,
     vvar: FileId,
@@ -127,7 +131,9 @@ impl Machine {
             lru_batches: Vec::new(),
             tables: mm::page_table::Tables::default(),
             mms: Vec::new(),
+            free_mms: Vec::new(),
             families: Vec::new(),
+            free_families: Vec::new(),
             files: Vec::new(),
             vdso: FileId(0),
             vvar: FileId(1),

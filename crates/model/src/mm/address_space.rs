@@ -284,15 +284,20 @@ impl Machine {
     }
 
     pub(crate) fn new_address_space(&mut self) -> MmId {
-        let family = FamilyId(next_id(self.families.len()));
-        self.families.push(Vec::new());
+        let family = self.free_families.pop().unwrap_or_else(|| {
+            self.families.push(Vec::new());
+            FamilyId(next_id(self.families.len() - 1))
+        });
         self.add_address_space(Mm::new(family))
     }
 
     pub(crate) fn add_address_space(&mut self, mm: Mm) -> MmId {
-        let id = MmId(next_id(self.mms.len()));
+        let id = self.free_mms.pop().unwrap_or_else(|| {
+            self.mms.push(None);
+            MmId(next_id(self.mms.len() - 1))
+        });
         self.families[mm.family.0 as usize].push(id);
-        self.mms.push(Some(mm));
+        self.mms[id.0 as usize] = Some(mm);
         id
     }
 
@@ -305,12 +310,40 @@ impl Machine {
         }
         self.unmap_range(id, 0, USER_LIMIT / PAGE_BYTES).expect("no boundary is inside a VMA");
         let family = self.mm(id).family;
-        self.families[family.0 as usize].retain(|&member| member != id);
+        // Nothing names the two any more, so that a machine on which programs come and go does not grow.
+        // (An extra reference may keep a page of the family, which no entry maps.)
         self.mms[id.0 as usize] = None;
-        // Nothing names it any more: numbers at the end are given again, so that a machine on which
-        // programs come and go does not grow.
-        while matches!(self.mms.last(), Some(None)) {
-            self.mms.pop();
+        self.free_mms.push(id);
+        let members = &mut self.families[family.0 as usize];
+        members.retain(|&member| member != id);
+        if members.is_empty() {
+            self.free_families.push(family);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::CpuId;
+
+    use crate::{Credentials, KernelVersion, Machine, Options, TaskId};
+
+    #[test]
+    fn a_thousand_programs_that_each_start_the_next_before_they_end_need_the_room_of_two() {
+        let topology = machine::load("two-socket").unwrap();
+        let mut machine = Machine::boot(topology, KernelVersion::V6_12, Options::default());
+        let cpu = CpuId::new(0).unwrap();
+        let mut last: Option<TaskId> = None;
+        for _ in 0..1000 {
+            let next = machine.spawn(Credentials::ROOT, cpu);
+            let child = machine.fork(next).unwrap();
+            last.replace(child).into_iter().for_each(|last| machine.reap(last));
+            // The child is alone in its family when it becomes another program.
+            machine.reap(next);
+            machine.exec(child, child);
+        }
+        machine.check().unwrap();
+        assert!(machine.mms.len() <= 4, "{}", machine.mms.len());
+        assert!(machine.families.len() <= 4, "{}", machine.families.len());
     }
 }
