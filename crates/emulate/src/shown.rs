@@ -144,13 +144,17 @@ impl Shown {
         }
     }
 
-    /// A process has ended.
-    pub(crate) fn gone(&mut self, pid: u32) {
+    /// A process has ended, and the world has it still.
+    pub(crate) fn gone(&mut self, world: &World, pid: u32) {
         if let Some(shown) = &mut self.by_mounts
             && shown.covered.remove(&pid)
         {
             let folder = below(&shown.mounts.stage(), &process_folder(pid));
-            shown.leases.drop_below(&folder);
+            // Its files can be opened until its parent has waited for it.
+            shown.leases.drop_below(&folder, |live| match live {
+                Live::Status(pid) => process::status(world, pid),
+                _ => String::new(),
+            });
             let _ = fs::remove_dir_all(folder);
         }
     }

@@ -130,8 +130,8 @@ impl Supervisor {
 
     /// A process has ended.
     fn end(&mut self, pid: u32) {
+        self.shown.gone(&self.world, pid);
         self.world.end_process(pid);
-        self.shown.gone(pid);
         if let Some(recorder) = &mut self.recorder {
             recorder.ended(pid);
         }

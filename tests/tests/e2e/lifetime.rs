@@ -11,7 +11,6 @@ on_each_kernel! {
         a_successor_under_the_same_pid_is_never_touched
         a_plan_for_a_process_that_has_gone_is_not_for_its_successor
         a_record_of_a_process_that_has_gone_is_not_for_its_successor
-        a_zombie_is_gone
     }
 }
 
@@ -20,6 +19,7 @@ on_each_kernel_and_emulated! {
         a_target_that_exits_midway_is_reported
         a_target_that_exits_midway_is_told_in_words
         a_kernel_thread_has_no_memory_to_move
+        a_zombie_is_gone
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use super::{pagetide, run, text};
+use super::{actor, pagetide, run, text};
 
 pub(super) const WAYS: [&str; 2] = ["mounts", "injected"];
 
@@ -153,4 +153,20 @@ fn nothing_is_left_mounted_or_running() {
     let before = std::fs::read_to_string("/proc/self/mounts").unwrap();
     say("mounts", "two-socket", &["sh", "-c", "for i in 1 2 3; do cat /proc/self/status; done"]);
     assert_eq!(std::fs::read_to_string("/proc/self/mounts").unwrap(), before);
+}
+
+#[test]
+fn a_zombie_is_shown_as_one_where_it_may_run_and_without_mappings() {
+    let number = tempfile::NamedTempFile::new().unwrap();
+    // Its parent becomes a program that waits for nobody.
+    let script = format!(
+        "(sh -c 'echo $$ >$0; exec {} \"run-on 2-3; die 9\"' $0 & exec sleep 60) & S=$!; \
+         until [ -s $0 ]; do :; done; P=/proc/$(cat $0); \
+         until grep -q 'State:.Z' $P/status; do :; done; \
+         grep -E 'Cpus_allowed_list|VmRSS' $P/status; cat $P/numa_maps; kill $S",
+        actor()
+    );
+    let words = ["--machine", "two-socket", "--", "sh", "-c", &script];
+    let output = run(&[&words[..], &[number.path().to_str().unwrap()]].concat());
+    assert_eq!(text(&output.stdout), "ok\nCpus_allowed_list:\t2-3\n", "{output:?}");
 }

@@ -121,11 +121,13 @@ impl Leases {
         Ok(())
     }
 
-    /// Forgets the files below a folder.
-    pub(crate) fn drop_below(&mut self, folder: &Path) {
+    /// Forgets the files below a folder. Who opens one later reads its last text.
+    pub(crate) fn drop_below(&mut self, folder: &Path, last: impl Fn(Live) -> String) {
         let is_below = |(_, leased): &(&RawFd, &Leased)| leased.path.starts_with(folder);
         let gone: Vec<RawFd> = self.files.iter().filter(is_below).map(|(&file, _)| file).collect();
         for leased in gone.into_iter().filter_map(|file| self.files.remove(&file)) {
+            // When memory has run out, it is the text before.
+            let _ = overwrite(&leased.file, &last(leased.live));
             if let Kind::Bound { watch, .. } = leased.kind {
                 self.by_watch.remove(&watch);
                 // The watch of a file that is gone is gone too.
