@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{actor, children, is_gone_soon, pagetide, run, soon, text};
+use super::{children, is_gone_soon, pagetide, run, soon, subject, text};
 
 fn code(words: &[&str]) -> Option<i32> {
     run(words).status.code()
@@ -13,19 +13,19 @@ fn code(words: &[&str]) -> Option<i32> {
 
 #[test]
 fn the_exit_code_is_the_programs() {
-    assert_eq!(code(&["--", actor(), "exit 7"]), Some(7));
+    assert_eq!(code(&["--", subject(), "exit 7"]), Some(7));
     assert_eq!(code(&["--", "true"]), Some(0));
 }
 
 #[test]
 fn the_exit_code_is_the_programs_also_when_it_has_left_the_process_group() {
-    assert_eq!(code(&["--", "timeout", "60", actor(), "exit 7"]), Some(7));
+    assert_eq!(code(&["--", "timeout", "60", subject(), "exit 7"]), Some(7));
 }
 
 #[test]
 fn a_signal_that_ends_the_program_counts_from_128_as_in_a_shell() {
-    assert_eq!(code(&["--", actor(), "die 15"]), Some(143));
-    assert_eq!(code(&["--", actor(), "die 9"]), Some(137));
+    assert_eq!(code(&["--", subject(), "die 15"]), Some(143));
+    assert_eq!(code(&["--", subject(), "die 9"]), Some(137));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn kill(words: &[&str]) {
 fn processes_outside_the_group_of_a_supervisor_that_is_killed_go_on_to_their_end() {
     let script = "thread say started, wait, say on; child say child; map a 1; write a 0 1; unmap a; \
                   policy; exec say done";
-    let mut waiting = Waiting::start(&format!("{} \"{script}\"; echo over", actor()));
+    let mut waiting = Waiting::start(&format!("{} \"{script}\"; echo over", subject()));
     assert_eq!(waiting.lines.next().unwrap().unwrap(), "started");
     kill(&["-KILL", "--", &format!("-{}", waiting.run.id())]);
     waiting.run.wait().unwrap();
@@ -151,7 +151,7 @@ fn processes_outside_the_group_of_a_supervisor_that_is_killed_go_on_to_their_end
 
 #[test]
 fn a_call_that_the_supervisor_was_about_to_answer_when_it_was_killed_goes_on() {
-    let mut waiting = Waiting::start(&format!("read line; {} \"say met\"; echo over", actor()));
+    let mut waiting = Waiting::start(&format!("read line; {} \"say met\"; echo over", subject()));
     let (keeper, supervisor) = (waiting.keeper(), waiting.run.id());
     // A process that is met is shown its files by the helper, for which the supervisor waits.
     let is_helper = |&&pid: &&u32| pid != keeper && name(pid) == "pagetide";
@@ -192,7 +192,7 @@ fn an_ordinary_user_gets_the_same_answers_as_root() {
     }
     // Where root's own folders are closed to others, the programs lie elsewhere.
     let folder = tempfile::tempdir_in("/tmp").unwrap();
-    let copies = [pagetide(), actor().into()].map(|program| {
+    let copies = [pagetide(), subject().into()].map(|program| {
         let copy = folder.path().join(program.file_name().unwrap());
         fs::copy(&program, &copy).unwrap();
         copy

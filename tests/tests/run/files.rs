@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use super::{actor, pagetide, run, text};
+use super::{pagetide, run, subject, text};
 
 pub(super) const WAYS: [&str; 2] = ["mounts", "injected"];
 
@@ -164,7 +164,7 @@ fn a_zombie_is_shown_as_one_where_it_may_run_and_without_mappings() {
          until [ -s $0 ]; do :; done; P=/proc/$(cat $0); \
          until grep -q 'State:.Z' $P/status; do :; done; \
          grep -E 'Cpus_allowed_list|VmRSS' $P/status; cat $P/numa_maps; kill $S",
-        actor()
+        subject()
     );
     let words = ["--machine", "two-socket", "--", "sh", "-c", &script];
     let output = run(&[&words[..], &[number.path().to_str().unwrap()]].concat());

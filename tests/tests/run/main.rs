@@ -1,5 +1,5 @@
-//! Tests that run programs under `pagetide run` here, without a guest: what the actor
-//! (`pagetide-actor`) is answered must be what a kernel on that machine would answer.
+//! Tests that run programs under `pagetide run` here, without a guest: what the subject
+//! (`numa-subject`) is answered must be what a kernel on that machine would answer.
 //!
 //! It needs `cargo build -p pagetide-cli` of the same profile before it. Where user notification is
 //! not to be had (an outer container that intercepts calls), every test fails and says so.
@@ -28,14 +28,14 @@ use std::time::Duration;
 
 /// The binary of the cli, beside our own.
 fn pagetide() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_pagetide-actor"));
+    let beside = Path::new(env!("CARGO_BIN_EXE_numa-subject"));
     let path = beside.with_file_name("pagetide");
     assert!(path.is_file(), "{} is missing: cargo build -p pagetide-cli", path.display());
     path
 }
 
-fn actor() -> &'static str {
-    env!("CARGO_BIN_EXE_pagetide-actor")
+fn subject() -> &'static str {
+    env!("CARGO_BIN_EXE_numa-subject")
 }
 
 /// `pagetide run` with these words, under `timeout` so that a hang is a failure.
@@ -49,18 +49,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What the actor says when it plays a script on a machine.
+/// What the subject says when it plays a script on a machine.
 fn on(machine: &str, script: &str) -> String {
-    let output = run(&["--machine", machine, "--", actor(), script]);
+    let output = run(&["--machine", machine, "--", subject(), script]);
     assert!(output.status.success(), "{script}: {output:?}");
     text(&output.stdout)
 }
 
-/// Holds each line that the actor says against what is expected, also where nothing is permitted.
+/// Holds each line that the subject says against what is expected, also where nothing is permitted.
 fn expect(machine: &str, script: &str, lines: &[&str]) {
     let said = on(machine, script);
     assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}");
-    let said = contained::say(&["--machine", machine, "--", actor(), script]);
+    let said = contained::say(&["--machine", machine, "--", subject(), script]);
     assert_eq!(said.lines().collect::<Vec<_>>(), lines, "{script} on {machine}, contained");
 }
 

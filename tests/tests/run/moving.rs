@@ -30,7 +30,7 @@ fn mbind_moves_pages_that_are_there_when_it_is_asked_to() {
 fn the_answer_is_that_of_the_kernel_that_was_asked_for() {
     // 6.1 takes an untouched page of anonymous memory for the zero page.
     for (kernel, word) in [("6.1", "errno-14*1"), ("6.12", "-*1"), ("newest", "-*1")] {
-        let output = super::run(&["--kernel", kernel, "--", super::actor(), "map a 1; move a 1"]);
+        let output = super::run(&["--kernel", kernel, "--", super::subject(), "map a 1; move a 1"]);
         assert_eq!(super::text(&output.stdout), format!("0: {word}\n"), "{kernel}");
     }
 }

@@ -1,10 +1,10 @@
 //! `pagetide stat` on a machine that is a model.
 
-use super::{actor, pagetide, run, text};
+use super::{pagetide, run, subject, text};
 
-/// What the shell says that runs this on two sockets; `$P` is pagetide, `$A` the actor.
+/// What the shell says that runs this on two sockets; `$P` is pagetide, `$A` the subject.
 fn shell(script: &str) -> std::process::Output {
-    let script = format!("P={} A={}; {script}", pagetide().display(), actor());
+    let script = format!("P={} A={}; {script}", pagetide().display(), subject());
     run(&["--machine", "two-socket", "--", "sh", "-c", &script])
 }
 

@@ -73,7 +73,7 @@ fn what_a_full_node_cannot_hold_goes_to_the_nearest() {
 #[test]
 fn more_memory_than_the_machine_has_is_said_in_one_line_and_the_program_goes_on() {
     let script = "map a 1024; set bind 1; write a 0 1024; where a; map b 300000 ; write b 0 300000; where a; set default; cpu";
-    let output = super::run(&["--", super::actor(), script]);
+    let output = super::run(&["--", super::subject(), script]);
     let said = super::text(&output.stderr);
     assert!(output.status.success(), "{output:?}");
     let full = |line: &&str| line.contains("the machine is full");

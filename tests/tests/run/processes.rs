@@ -1,6 +1,6 @@
 //! fork and exec: what is inherited, what is shared, and what is forgotten.
 
-use super::{actor, expect, run, text};
+use super::{expect, run, subject, text};
 
 #[test]
 fn a_child_has_the_policy_and_the_pages_of_its_parent() {
@@ -30,7 +30,7 @@ fn a_new_program_keeps_the_policy_and_the_affinity() {
 
 #[test]
 fn numactl_binds_the_program_that_it_execs() {
-    let numactl = ["numactl", "--interleave=all", actor(), "policy; cpu"];
+    let numactl = ["numactl", "--interleave=all", subject(), "policy; cpu"];
     let output = run(&[&["--machine", "two-socket", "--"], &numactl[..]].concat());
     // Without the files of that machine numactl knows the nodes of this one only.
     assert!(text(&output.stdout).starts_with("interleave 0"), "{output:?}");
@@ -39,13 +39,13 @@ fn numactl_binds_the_program_that_it_execs() {
 #[test]
 fn an_exec_that_fails_leaves_everything_as_it_was() {
     let script = "map a 2; set bind 1; write a 0 2; child exec-nothing; where a";
-    let output = run(&["--", actor(), script]);
+    let output = run(&["--", subject(), script]);
     assert!(text(&output.stdout).ends_with("a: 1*2\n"), "{output:?}");
 }
 
 #[test]
 fn a_shell_that_starts_hundreds_of_programs_gets_the_answer_of_each() {
-    let loop_of = format!("for i in $(seq 200); do {} 'set bind 1; policy'; done", actor());
+    let loop_of = format!("for i in $(seq 200); do {} 'set bind 1; policy'; done", subject());
     let output = run(&["--", "sh", "-c", &loop_of]);
     assert_eq!(text(&output.stdout), "ok\nbind 1\n".repeat(200), "{}", text(&output.stderr));
 }

@@ -1,11 +1,11 @@
 //! `--explain`.
 
-use super::{actor, run, text};
+use super::{run, subject, text};
 
 #[test]
 fn each_call_is_told_with_its_arguments_and_the_path_of_what_moved() {
     let script = "map a 2; write a 0 2; set bind 1; move a 1";
-    let output = run(&["--explain", "--", actor(), script]);
+    let output = run(&["--explain", "--", subject(), script]);
     let said = text(&output.stderr);
     assert!(said.contains("set_mempolicy(MPOL_BIND, {1}, 65) = 0\n"), "{said}");
     assert!(said.contains(", [1, 1], [1, 1], MPOL_MF_MOVE) = 0\n"), "{said}");
@@ -20,7 +20,7 @@ fn calls_can_be_told_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("calls");
     let option = format!("--explain={}", path.display());
-    let output = run(&[&option, "--", actor(), "set bind 9"]);
+    let output = run(&[&option, "--", subject(), "set bind 9"]);
     assert_eq!(text(&output.stderr), "");
     let told = std::fs::read_to_string(path).unwrap();
     assert!(told.contains("set_mempolicy(MPOL_BIND, {9}, 65) = -1 EINVAL\n"), "{told}");

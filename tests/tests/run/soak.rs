@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use super::{actor, children, is_gone_soon, on, pagetide, run, text};
+use super::{children, is_gone_soon, on, pagetide, run, subject, text};
 
 /// More in `./test --all`.
 const PROCESSES: u64 = if cfg!(feature = "long-soak") { 10_000 } else { 1000 };
@@ -73,7 +73,7 @@ impl Endless {
     fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let script = "map a 8; write a 0 8; set bind 1; move a 1; unmap a";
-        let endless = format!("echo $$; while :; do {} '{script}'; done", actor());
+        let endless = format!("echo $$; while :; do {} '{script}'; done", subject());
         let mounts = mounts();
         let mut run = Command::new(pagetide())
             .args(["run", "--", "sh", "-c", &endless])
@@ -143,7 +143,7 @@ fn a_report_says_where_pages_were_placed_and_by_which_call_they_moved() {
     let report = |name: &str| {
         let path = folder.path().join(name);
         let script = "map a 512; write a 0 512; set bind 1; set bind 1; move a 1; migrate 1 9";
-        let output = run(&["--report", path.to_str().unwrap(), "--", actor(), script]);
+        let output = run(&["--report", path.to_str().unwrap(), "--", subject(), script]);
         assert!(output.status.success(), "{output:?}");
         fs::read_to_string(Path::new(&path)).unwrap()
     };
@@ -166,7 +166,7 @@ fn a_report_says_where_pages_were_placed_and_by_which_call_they_moved() {
 
 #[test]
 fn a_report_with_another_ending_is_refused_before_the_program_runs() {
-    let output = run(&["--report", "run.txt", "--", actor(), "exit 7"]);
+    let output = run(&["--report", "run.txt", "--", subject(), "exit 7"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains(".html or .json"), "{output:?}");
 }

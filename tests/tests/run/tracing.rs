@@ -4,9 +4,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use super::files::{WAYS, as_nobody, is_root};
-use super::{actor, pagetide, run, text};
+use super::{pagetide, run, subject, text};
 
-/// `$P` is pagetide, `$A` the actor, `$G` the target, `$F` an empty file; `begin ARGUMENTS` traces into
+/// `$P` is pagetide, `$A` the subject, `$G` the target, `$F` an empty file; `begin ARGUMENTS` traces into
 /// `$F` until `end`, and `shown` waits until there is something.
 fn script(rest: &str) -> String {
     let target = env!("CARGO_BIN_EXE_pagetide-target");
@@ -16,7 +16,7 @@ fn script(rest: &str) -> String {
          shown() {{ until [ -s $F ]; do sleep .02; done; }}; \
          end() {{ kill -TERM $T; wait $T; cat $F; rm $F; }}; {rest}",
         pagetide().display(),
-        actor()
+        subject()
     )
 }
 
@@ -64,11 +64,11 @@ fn each_migration_is_shown_with_reason_and_path_and_the_sums_are_those_of_vmstat
             "migrate_pages < migrate_to_node < do_migrate_pages < kernel_migrate_pages"
         );
         assert_eq!(
-            below(&["pagetide-actor", "mempolicy mbind", "sync"]),
+            below(&["numa-subject", "mempolicy mbind", "sync"]),
             "migrate_pages < do_mbind < kernel_mbind"
         );
         assert_eq!(
-            below(&["pagetide-actor", "syscall or cpuset"]),
+            below(&["numa-subject", "syscall or cpuset"]),
             "migrate_pages < move_pages_and_store_status < do_pages_move < kernel_move_pages"
         );
         let counted = number(&said, "pgmigrate_success");
@@ -85,7 +85,7 @@ fn an_ordinary_user_may_trace() {
         return; // The other tests have shown it already.
     }
     for way in WAYS {
-        // The actor may lie where others may not look.
+        // The subject may lie where others may not look.
         let moves = "sleep 60 & S=$!; migratepages $S 0 1; kill $S";
         let inside = format!(
             "F=$(mktemp); $P trace > $F & T=$!; until [ -s $F ]; do sleep .02; done; \
@@ -108,7 +108,7 @@ fn only_the_reason_that_was_asked_for_is_shown() {
         assert_eq!(event["reason"], "mempolicy_mbind", "{event}");
         assert_eq!(event["succeeded_pages"], 9, "{event}");
         assert_eq!(event["pages_of"]["pid"], event["pid"], "{event}");
-        assert_eq!(event["pages_of"]["name"], "pagetide-actor", "{event}");
+        assert_eq!(event["pages_of"]["name"], "numa-subject", "{event}");
         assert!(event["duration_ns"].is_null() && event["stack"].is_null(), "{event}");
         assert!(event["time_ns"].as_u64().unwrap() > 1_600_000_000_000_000_000, "{event}");
     }

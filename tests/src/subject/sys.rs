@@ -1,4 +1,4 @@
-//! Every unsafe call of the actor, one function each. Answers are the kernel's: a value, or the
+//! Every unsafe call of the subject, one function each. Answers are the kernel's: a value, or the
 //! errno by number.
 
 #![allow(unsafe_code, reason = "raw memory and NUMA system calls; nothing else here has any")]

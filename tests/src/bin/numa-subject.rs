@@ -2,7 +2,7 @@
 //! tests of `pagetide run`. It knows nothing of pagetide.
 //!
 //! ```text
-//! pagetide-actor 'map a 4; write a 0 2; where a'
+//! numa-subject 'map a 4; write a 0 2; where a'
 //! a: 0*2 -*2
 //! ```
 //!
@@ -34,7 +34,7 @@
     reason = "the script says where the program ends, also in a child or thread"
 )]
 
-#[path = "../actor/sys.rs"]
+#[path = "../subject/sys.rs"]
 mod sys;
 
 use std::collections::BTreeMap;
@@ -55,13 +55,13 @@ type Areas = BTreeMap<String, Area>;
 
 fn main() -> ExitCode {
     let Some(script) = std::env::args().nth(1) else {
-        say("pagetide-actor: give a script");
+        say("numa-subject: give a script");
         return ExitCode::from(2);
     };
     match play(&script.split(';').collect::<Vec<_>>(), &mut Areas::new()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(wrong) => {
-            say(format!("pagetide-actor: cannot make sense of `{wrong}`"));
+            say(format!("numa-subject: cannot make sense of `{wrong}`"));
             ExitCode::from(2)
         }
     }
