@@ -237,6 +237,8 @@ impl Player {
     ) -> Option<Seen> {
         match start(&mut self.machine, from) {
             Ok(task) => {
+                // Real actors populate memory of their own before they go on.
+                self.machine.drain_lru_batch(task);
                 self.actors.insert(actor.0, task);
                 if let Some(policy) = self.policies.get(&from).cloned() {
                     self.policies.insert(task, policy);

@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod address_space;
 pub(crate) mod adopt;
+mod collapse;
 pub(crate) mod entries;
 pub(crate) mod fault;
 pub(crate) mod file;

@@ -83,6 +83,13 @@ pub(crate) struct Behaviour {
     pub(crate) vvar_is_ordinary: bool,
     /// New anonymous pages are on the active list (11.2).
     pub(crate) new_pages_are_active: bool,
+    /// Folios that a per-CPU batch holds before it is emptied (`PAGEVEC_SIZE`).
+    pub(crate) lru_batch: usize,
+    /// munmap, MADV_DONTNEED and exit empty the batch of their CPU (FZ-27).
+    pub(crate) unmap_drains_lru: bool,
+    /// References to a page that is not on the LRU up to which a store, which might take it over,
+    /// empties the batch of its CPU (FZ-28).
+    pub(crate) reuse_drains_up_to: u32,
     /// `MPOL_WEIGHTED_INTERLEAVE` counts in `numa_interleave` (6.4).
     pub(crate) weighted_counts_interleave: bool,
     /// Shared memory follows the thread policy in the balancing scanner (10.2).
@@ -115,6 +122,11 @@ pub(crate) struct Behaviour {
     pub(crate) cpuset_moves_by_thread: bool,
     /// MADV_COLLAPSE of a range that begins and ends in one huge page succeeds (FZ-22).
     pub(crate) collapse_of_no_unit_succeeds: bool,
+    /// MADV_COLLAPSE passes over a unit without page table, and needs no page that may be written
+    /// (FZ-31, FZ-32).
+    pub(crate) collapse_is_lenient: bool,
+    /// MADV_DONTNEED of a whole unit takes its page table away (`CONFIG_PT_RECLAIM`, FZ-33).
+    pub(crate) discard_frees_tables: bool,
     /// Block offline allocates outside the writer's cpuset (9.4, corrections).
     pub(crate) offline_ignores_cpuset: bool,
     /// Function names of the call paths (9.1).
@@ -146,6 +158,9 @@ const V6_1: Behaviour = Behaviour {
     huge_zero_write_allocates_thp: false,
     vvar_is_ordinary: false,
     new_pages_are_active: false,
+    lru_batch: 15,
+    unmap_drains_lru: true,
+    reuse_drains_up_to: 3,
     weighted_counts_interleave: false,
     scans_shmem_by_thread: false,
     scan_wants_one_reference: true,
@@ -162,6 +177,8 @@ const V6_1: Behaviour = Behaviour {
     populated_cpuset_keeps_mems: true,
     cpuset_moves_by_thread: true,
     collapse_of_no_unit_succeeds: false,
+    collapse_is_lenient: false,
+    discard_frees_tables: false,
     offline_ignores_cpuset: false,
     misplaced_function: "migrate_misplaced_page",
     path_has_do_pages_move: false,
@@ -186,6 +203,7 @@ const V6_12: Behaviour = Behaviour {
     restore_marks_soft_dirty: false,
     event_has_nr_split: true,
     new_pages_are_active: true,
+    lru_batch: 31,
     scans_shmem_by_thread: true,
     scan_wants_one_reference: false,
     hint_keeps_write: false,
@@ -207,6 +225,8 @@ const V7_3: Behaviour = Behaviour {
     huge_zero_write_allocates_thp: true,
     vvar_is_ordinary: true,
     new_pages_are_active: false,
+    unmap_drains_lru: false,
+    reuse_drains_up_to: 2,
     weighted_counts_interleave: true,
     scan_skips_local_pmd: true,
     scan_skips_confined: true,
@@ -215,6 +235,8 @@ const V7_3: Behaviour = Behaviour {
     populated_cpuset_keeps_mems: false,
     cpuset_moves_by_thread: false,
     collapse_of_no_unit_succeeds: true,
+    collapse_is_lenient: true,
+    discard_frees_tables: true,
     offline_ignores_cpuset: true,
     ..V6_12
 };

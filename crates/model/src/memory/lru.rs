@@ -3,15 +3,16 @@
 //!
 //! There is no list: reclaim walks the frames of a node like a clock (`crate::reclaim`), which
 //! keeps a TiB of simulated memory within its budget. A folio in a batch cannot be isolated; the
-//! system calls drain the batches first, automatic balancing does not (spec 1.5).
+//! system calls drain the batches first, automatic balancing does not (spec 1.5). A batch holds a
+//! reference to its folios too, and keeps a store after a fork from taking such a page over
+//! (`wp_can_reuse_anon_folio`): which calls empty the batch of their CPU decides where the copy
+//! goes.
 
 use machine::CpuId;
 
 use crate::Machine;
 use crate::memory::frames::{Pfn, flag};
-
-/// Folios that a per-CPU batch holds before it is emptied (`PAGEVEC_SIZE`; 31 since 6.12).
-const BATCH: usize = 15;
+use crate::mm::task::TaskId;
 
 impl Machine {
     /// A new folio is to go on the LRU.
@@ -20,7 +21,9 @@ impl Machine {
             self.frames.set(head, flag::ACTIVE);
         }
         if self.frames.order(head) > 0 {
+            // A large folio does not wait, and neither does what waits before it.
             self.frames.set(head, flag::LRU);
+            self.lru_drain(cpu);
             return;
         }
         self.frames.set(head, flag::IN_LRU_BATCH);
@@ -29,7 +32,7 @@ impl Machine {
             self.lru_batches.resize(cpu + 1, Vec::new());
         }
         self.lru_batches[cpu].push(head);
-        if self.lru_batches[cpu].len() >= BATCH {
+        if self.lru_batches[cpu].len() >= self.behaviour.lru_batch {
             self.drain_batch(cpu);
         }
     }
@@ -44,6 +47,21 @@ impl Machine {
         let cpu = cpu.get() as usize;
         if cpu < self.lru_batches.len() {
             self.drain_batch(cpu);
+        }
+    }
+
+    /// Empties the batch of the CPU that a task is on, as a task does that populates memory of its
+    /// own (`populate_vma_page_range`).
+    pub fn drain_lru_batch(&mut self, task: TaskId) {
+        if let Some(task) = self.tasks.get(&task) {
+            self.lru_drain(task.cpu);
+        }
+    }
+
+    /// Memory of a task was unmapped: until 6.12 that empties the batch of its CPU.
+    pub(crate) fn lru_drain_after_unmap(&mut self, task: TaskId) {
+        if self.behaviour.unmap_drains_lru {
+            self.drain_lru_batch(task);
         }
     }
 

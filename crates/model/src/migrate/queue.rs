@@ -48,6 +48,8 @@ pub(crate) struct Queue<'a> {
     pub(crate) failed: u64,
     /// The walk was ended by a folio that may not be where it is.
     pub(crate) found_misplaced: bool,
+    /// The last large folio that was met by an entry; base pages that were copied on write may lie
+    /// between its own.
     last_large: Option<Pfn>,
 }
 
@@ -106,16 +108,17 @@ impl Machine {
             queue.found_misplaced = true;
             return;
         }
-        let large_by_entries = !by_pmd && self.frames.order(head) > 0;
-        if large_by_entries && queue.last_large == Some(head) {
+        if !by_pmd && self.frames.order(head) > 0 {
+            let again = queue.last_large.replace(head) == Some(head);
             match self.behaviour.count_unisolated {
                 // The second entry of a large folio cannot be isolated again; nobody looks at it.
-                CountUnisolated::PerFolio => return,
-                CountUnisolated::PerEntry if self.frames.has(head, flag::ISOLATED) => return,
-                CountUnisolated::Never | CountUnisolated::PerEntry => {}
+                CountUnisolated::PerFolio if again => return,
+                CountUnisolated::PerEntry if again && self.frames.has(head, flag::ISOLATED) => {
+                    return;
+                }
+                CountUnisolated::Never | CountUnisolated::PerFolio | CountUnisolated::PerEntry => {}
             }
         }
-        queue.last_large = large_by_entries.then_some(head);
         if !queue.move_all && self.is_shared_folio(head) {
             return;
         }

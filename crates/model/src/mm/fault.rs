@@ -128,6 +128,9 @@ impl Machine {
                 Fault::Segv | Fault::Bus => Errno::EFAULT,
             })?;
         }
+        if start < end {
+            self.drain_lru_batch(task);
+        }
         Ok(())
     }
 
@@ -362,7 +365,8 @@ impl Machine {
     }
 
     /// A page that this entry alone uses needs no copy (`wp_can_reuse_anon_folio`). A batch that
-    /// waits for the LRU uses it too; only the one of this CPU is emptied for that.
+    /// waits for the LRU uses it too; only the one of this CPU is emptied for that, and only where
+    /// few others use the page.
     fn may_reuse(&mut self, task: TaskId, pfn: Pfn) -> bool {
         let head = self.frames.head(pfn);
         if !self.frames.owner(head).is_anon() {
@@ -371,15 +375,14 @@ impl Machine {
         if self.frames.has(pfn, flag::EXCLUSIVE) {
             return true;
         }
-        let ksm = self.frames.owner(head).is_ksm();
-        let shared = self.frames.total_mapcount(head) != 1;
-        if ksm || shared || self.frames.extra_references(head) > 0 {
+        if self.frames.owner(head).is_ksm() {
             return false;
         }
-        if self.frames.has(head, flag::IN_LRU_BATCH) {
-            self.lru_drain(self.tasks[&task].cpu);
+        let users = self.frames.total_mapcount(head) + self.frames.extra_references(head);
+        if self.frames.has(head, flag::IN_LRU_BATCH) && users < self.behaviour.reuse_drains_up_to {
+            self.drain_lru_batch(task);
         }
-        !self.frames.has(head, flag::IN_LRU_BATCH)
+        users == 1 && !self.frames.has(head, flag::IN_LRU_BATCH)
     }
 
     /// Another address space maps this folio: remembered for rule B of spec 1.4.

@@ -163,11 +163,23 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: a boundary is inside a mapping that cannot be cut there.
+    /// `EINVAL`: the address is not aligned, nothing is asked for, or a boundary is inside a mapping
+    /// that cannot be cut there.
+    ///
+    /// Source: munmap(2).
     pub fn munmap(&mut self, task: TaskId, address: u64, length: u64) -> Result<(), Errno> {
         let mm = self.mm_of_live(task)?;
+        if !address.is_multiple_of(PAGE_BYTES) || length == 0 {
+            return Err(Errno::EINVAL);
+        }
         let (start, end) = page_range(address, length);
-        self.unmap_range(mm, start, end)
+        let was_mapped = self.mm(mm).vmas.get(self.mm(mm).find_from(start));
+        let was_mapped = was_mapped.is_some_and(|vma| vma.start < end);
+        self.unmap_range(mm, start, end)?;
+        if was_mapped {
+            self.lru_drain_after_unmap(task);
+        }
+        Ok(())
     }
 
     pub(crate) fn unmap_range(&mut self, id: MmId, start: u64, end: u64) -> Result<(), Errno> {
@@ -260,6 +272,7 @@ impl Machine {
     ) -> Result<(), Errno> {
         let flags = if on_fault { vm::LOCKED | vm::LOCK_ON_FAULT } else { vm::LOCKED };
         self.change_vmas(task, address, length, |vma| vma.flags |= flags)?;
+        self.drain_lru_batch(task);
         if !on_fault {
             self.populate(task, address, length, None)?;
         }

@@ -116,7 +116,11 @@ impl Machine {
         let mm = task.mm.take();
         pins.into_iter().for_each(|page| self.drop_reference(page));
         if let Some(mm) = mm {
+            let is_last = self.mm(mm).users == 1;
             self.leave_address_space(mm);
+            if is_last {
+                self.lru_drain_after_unmap(id);
+            }
         }
     }
 

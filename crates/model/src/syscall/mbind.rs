@@ -81,7 +81,9 @@ impl Machine {
             Some(policy) => Some(self.contextualise(caller, policy, &nodes)?),
             None => None,
         };
-        self.lru_drain_all();
+        if flags & (MOVE | MOVE_ALL) != 0 {
+            self.lru_drain_all();
+        }
         let range = (args.start / PAGE_BYTES, end / PAGE_BYTES);
         self.do_mbind(caller, range, policy, &nodes, flags, is_default)
     }

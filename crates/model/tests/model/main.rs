@@ -4,6 +4,7 @@
 mod access;
 mod balancing;
 mod engine;
+mod lru;
 mod random_programs;
 mod raw_words;
 mod withdrawn;
