@@ -30,14 +30,15 @@ pub fn tell_nodes(root: &Root, frames: &FrameMap) -> bool {
 fn pages_agree(root: &Root, frames: &FrameMap, nodes: [NodeId; 2]) -> Option<bool> {
     let mut memory = OwnMemory::map(Bytes::from_pages(PAGES), Backing::BasePages).ok()?;
     let start = memory.range().start();
-    let pages: Vec<u64> = (0..PAGES).map(|page| start + page * BASE_PAGE_BYTES).collect();
-    for (&page, &node) in pages.iter().zip(nodes.iter().cycle()) {
+    let half_bytes = PAGES / 2 * BASE_PAGE_BYTES;
+    for (half, node) in (0..).zip(nodes) {
         let policy = MemPolicy::new(PolicyMode::Preferred, [node].into_iter().collect());
-        // A node that our cpuset excludes: the page goes elsewhere, which is as good.
-        let _ =
-            calls::bind(AddrRange::new(page, page + BASE_PAGE_BYTES)?, &policy, BindFlags::NONE);
-        memory.write(page, 1);
+        let first = start + half * half_bytes;
+        // A node that our cpuset excludes: the pages go elsewhere, which is as good.
+        let _ = calls::bind(AddrRange::new(first, first + half_bytes)?, &policy, BindFlags::NONE);
     }
+    let pages: Vec<u64> = (0..PAGES).map(|page| start + page * BASE_PAGE_BYTES).collect();
+    pages.iter().for_each(|&page| memory.write(page, 1));
     let mut status = vec![crate::UNWRITTEN; pages.len()];
     calls::query_pages(std::process::id(), &pages, &mut status).ok()?;
     let mut words = vec![0; pages.len()];

@@ -4,7 +4,7 @@
 //! [`ReadError`] everywhere.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
@@ -40,7 +40,11 @@ impl Root {
     /// [`ReadError`], never as malformed.
     pub fn read(&self, relative: impl AsRef<Path>) -> Result<String, ReadError> {
         let path = self.path(relative);
-        let bytes = fs::read(&path).map_err(|error| self.error(&path, &error))?;
+        // The kernel's files have no length: room for most of them saves a dozen short reads of each.
+        let mut bytes = Vec::with_capacity(8192);
+        File::open(&path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|error| self.error(&path, &error))?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }

@@ -24,7 +24,8 @@ pub use crate::sys::ScanFlags;
 pub struct PagemapEntry(pub u64);
 
 impl PagemapEntry {
-    const FRAME: u64 = (1 << 55) - 1;
+    /// The bits of the frame number; all zero for a caller who may not know it.
+    pub const FRAME: u64 = (1 << 55) - 1;
 
     const fn bit(self, bit: u32) -> bool {
         self.0 >> bit & 1 == 1

@@ -109,12 +109,19 @@ impl FrameLookup<'_> {
     /// The node of a frame; `None` when only the kernel can tell.
     #[inline]
     pub fn node_of(&mut self, frame: u64) -> Option<NodeId> {
-        // One comparison: a frame before the run wraps around to a large number.
-        if frame.wrapping_sub(self.first) >= self.frames {
+        if !self.is_near(frame) {
             let run = self.search(frame)?;
             (self.first, self.frames, self.node) = (run.first, run.end - run.first, Some(run.node));
         }
         self.node
+    }
+
+    /// Whether a frame lies so near to the one found last that it must be on the same node.
+    #[inline]
+    #[must_use]
+    pub const fn is_near(&self, frame: u64) -> bool {
+        // One comparison: a frame before the run wraps around to a large number.
+        frame.wrapping_sub(self.first) < self.frames
     }
 
     #[cold]
