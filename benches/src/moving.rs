@@ -40,7 +40,7 @@ fn our_move(
     let wish = Wish {
         route: Wanted::Route(Route::To(to)),
         filter: Filter::default(),
-        sharing: Sharing::IncludeShared,
+        sharing: Sharing::OwnOnly,
     };
     timed(|| {
         let (id, memory) = target.open()?;

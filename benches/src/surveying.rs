@@ -1,5 +1,6 @@
 //! The survey against bare reads of pagemap and against queries.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use engine::survey::Survey;
 use linux::calls::{MoveError, query_pages};
 use linux::proc::pagemap::Pagemap;
 use linux::{ReadError, Root};
-use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
+use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId, NodeSet};
 
 use crate::moving::node;
 use crate::sample::{Sample, note, row, timed};
@@ -168,11 +169,19 @@ impl Memory for Tebibyte {
         Ok(Unplaced::default())
     }
 
+    fn pages_by_node(&self) -> Result<BTreeMap<u64, BTreeMap<NodeId, u64>>, ReadError> {
+        Ok(BTreeMap::new())
+    }
+
     fn has_page(&self, _: u64) -> bool {
         true
     }
 
     fn move_pages(&self, _: &[u64], _: NodeId, _: Sharing, _: &mut [i32]) -> Result<(), MoveError> {
+        Err(MoveError::TargetGone { pid: 1 })
+    }
+
+    fn migrate_pages(&self, _: &NodeSet, _: NodeId, _: Sharing) -> Result<(), MoveError> {
         Err(MoveError::TargetGone { pid: 1 })
     }
 

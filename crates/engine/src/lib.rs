@@ -37,5 +37,6 @@ mod settle;
 mod sharers;
 pub mod strip;
 pub mod survey;
+mod sweep;
 pub mod target;
 mod verify;

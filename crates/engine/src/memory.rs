@@ -13,11 +13,12 @@ mod zero_frames;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use linux::ReadError;
 use linux::calls::MoveError;
-use machine::{AddrRange, NodeId};
+use machine::{AddrRange, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
 pub use linux_memory::{LinuxMemory, Sight};
@@ -75,6 +76,14 @@ pub trait Memory: Sync {
         each: &mut dyn FnMut(Run) -> ControlFlow<()>,
     ) -> Result<Unplaced, ReadError>;
 
+    /// Base pages of each mapping by node, with the mapping's first address: as the kernel counts them,
+    /// which is cheaper than [`runs`](Self::runs).
+    ///
+    /// # Errors
+    ///
+    /// What reading them gave.
+    fn pages_by_node(&self) -> Result<BTreeMap<u64, BTreeMap<NodeId, u64>>, ReadError>;
+
     /// Whether a page lies on a node at `address`, by another way than asking the kernel for the
     /// page. The zero page lies on none: it is what Linux 6.12 puts in the place of an all-zero page
     /// of a THP that a migration split.
@@ -93,6 +102,15 @@ pub trait Memory: Sync {
         sharing: Sharing,
         status: &mut [i32],
     ) -> Result<(), MoveError>;
+
+    /// Moves every page of the process that lies on `from` to one node: one call of the kernel, which
+    /// says nothing of single pages.
+    ///
+    /// # Errors
+    ///
+    /// Why the call failed as a whole, or could not be made so that it moves just what `sharing`
+    /// allows; nothing has moved then, but for [`MoveError::NoMemory`] and a target that has gone.
+    fn migrate_pages(&self, from: &NodeSet, to: NodeId, sharing: Sharing) -> Result<(), MoveError>;
 
     /// Asks where pages are; moves nothing.
     ///

@@ -1,7 +1,7 @@
 //! The mover: carries out a plan in paced chunks, and says what became of every page.
 //!
-//! Each worker takes a batch from the feed, gives it to the kernel in one call, and
-//! settles every page by what the kernel said. Called by `move` and its undo. It never touches a
+//! A sweep goes first where one may. Then each worker takes a batch from the feed, gives it to the
+//! kernel in one call, and settles every page by what the kernel said. Called by `move` and its undo. It never touches a
 //! process other than the one that was opened, sends no page twice at a time, and leaves the feed's
 //! lock before it calls the kernel.
 
@@ -17,10 +17,11 @@ use machine::Bytes;
 use crate::feed::{Batch, Feed, MAX_ROUNDS, Next};
 use crate::journal::Journal;
 use crate::memory::Memory;
-use crate::outcome::{Cause, End, Outcome};
+use crate::outcome::{Cause, End, Outcome, nanoseconds};
 use crate::pace::{Limits, Pace};
 use crate::plan::Plan;
 use crate::settle::{Fate, Settled, settle};
+use crate::sweep::sweep;
 use crate::verify::verify;
 
 /// How a plan is to be carried out.
@@ -87,12 +88,23 @@ impl<'a> Mover<'a> {
     ///
     /// When the target's memory could not be read. What the kernel refuses is no error but an
     /// [`End`] of the outcome.
-    pub fn run(&self, journal: Option<&'a mut Journal>) -> Result<Outcome, ReadError> {
+    pub fn run(&self, mut journal: Option<&mut Journal>) -> Result<Outcome, ReadError> {
         let began = Instant::now();
+        let mut outcome = Outcome::new(self.memory.pid());
+        let swept = if self.may_sweep() { sweep(self.memory, self.plan)? } else { None };
+        if let Some(swept) = &swept {
+            swept.book(&mut outcome);
+            self.report(&outcome, swept.found_pages, swept.took, began);
+            if let Some(journal) = &mut journal {
+                journal.record(&swept.lane, &swept.arrived);
+            }
+        }
+        let filter = &self.plan.filter;
+        let passes = swept.as_ref().map_or(&self.plan.passes, |swept| &swept.rest);
         let books = Mutex::new(Books {
-            feed: Feed::new(self.memory, &self.plan.filter, &self.plan.passes),
-            outcome: Outcome::new(self.memory.pid()),
-            arrived: vec![0; self.plan.passes.len()],
+            feed: Feed::new(self.memory, filter, passes),
+            outcome,
+            arrived: vec![0; passes.len()],
             journal,
             error: None,
         });
@@ -110,12 +122,33 @@ impl<'a> Mover<'a> {
         }
         let counts = books.feed.counts();
         let mut outcome = books.outcome;
-        outcome.found_pages = counts.found;
-        outcome.already_there_pages = counts.already_there;
+        outcome.found_pages += counts.found;
+        if swept.is_none() {
+            outcome.already_there_pages = counts.already_there;
+        }
         outcome.stay(Cause::NoMemory, counts.no_memory);
         outcome.elapsed_ns = nanoseconds(began.elapsed());
-        verify(self.memory, self.plan, &books.arrived, &mut outcome)?;
+        verify(self.memory, filter, passes, &books.arrived, &mut outcome)?;
+        if let Some(swept) = &swept {
+            swept.add_placement(&mut outcome);
+        }
         Ok(outcome)
+    }
+
+    /// A sweep is one long call, on one thread.
+    fn may_sweep(&self) -> bool {
+        let is_paced = self.options.limits != Limits::default();
+        self.options.threads == 1 && !is_paced && !self.stop.load(Ordering::Relaxed)
+    }
+
+    fn report(&self, outcome: &Outcome, chunk_pages: u64, call: Duration, began: Instant) {
+        (self.on_progress)(&Progress {
+            moved_pages: outcome.moved_pages,
+            chunk_pages,
+            call,
+            longest_call: Duration::from_nanos(outcome.longest_call_ns),
+            elapsed: began.elapsed(),
+        });
     }
 }
 
@@ -195,9 +228,7 @@ impl<'a> Worker<'a, '_> {
     ) -> u64 {
         let mut books = self.lock();
         let books = &mut *books;
-        books.outcome.calls += 1;
-        books.outcome.calls_ns += nanoseconds(took);
-        books.outcome.longest_call_ns = books.outcome.longest_call_ns.max(nanoseconds(took));
+        books.outcome.count_call(took);
         let limit = self.mover.options.limits.stall_max;
         books.outcome.calls_over_limit += u64::from(limit.is_some_and(|limit| took > limit));
         if let Err(error) = result {
@@ -207,13 +238,7 @@ impl<'a> Worker<'a, '_> {
         if let Some(journal) = &mut books.journal {
             journal.record(&batch.lane, &settled.moved);
         }
-        (self.mover.on_progress)(&Progress {
-            moved_pages: books.outcome.moved_pages,
-            chunk_pages: batch.pages(),
-            call: took,
-            longest_call: Duration::from_nanos(books.outcome.longest_call_ns),
-            elapsed: self.began.elapsed(),
-        });
+        self.mover.report(&books.outcome, batch.pages(), took, self.began);
         self.returned.notify_all();
         books.outcome.moved_pages
     }
@@ -270,10 +295,6 @@ impl Books<'_> {
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -289,8 +310,8 @@ mod tests {
     use crate::route::Route;
 
     fn plan(memory: &FakeMemory, route: &Route, filter: Filter, sharing: Sharing) -> Plan {
-        let passes = draft(memory, &two_nodes(), route, &filter, sharing).unwrap().passes;
-        Plan { filter, sharing, ..plan_of(passes) }
+        let draft = draft(memory, &two_nodes(), route, &filter, sharing).unwrap();
+        Plan { filter, sharing, look: draft.look, ..plan_of(draft.passes) }
     }
 
     fn to_node_one(memory: &FakeMemory) -> Plan {
@@ -455,8 +476,9 @@ mod tests {
             shared in prop::collection::vec(0u64..60, 0..8),
             room in prop::option::of(0u64..40),
             threads in 1u32..4,
+            can_migrate: bool,
         ) {
-            let memory = FakeMemory::new(&nodes);
+            let memory = FakeMemory { can_migrate, ..FakeMemory::new(&nodes) };
             {
                 let mut pages = memory.pages.lock().unwrap();
                 for (at, calls) in pinned {

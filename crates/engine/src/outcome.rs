@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use machine::NodeId;
 use serde::Serialize;
@@ -107,7 +108,7 @@ pub struct Outcome {
     pub placement: Option<BTreeMap<NodeId, u64>>,
     /// Pages that, asked again at the end, still are where the plan wanted them gone from.
     pub left_pages: u64,
-    /// Calls of move_pages(2).
+    /// Calls of move_pages(2), and of migrate_pages(2).
     pub calls: u64,
     /// Time in those calls, all threads together.
     pub calls_ns: u64,
@@ -149,6 +150,12 @@ impl Outcome {
         }
     }
 
+    pub(crate) fn count_call(&mut self, took: Duration) {
+        self.calls += 1;
+        self.calls_ns += nanoseconds(took);
+        self.longest_call_ns = self.longest_call_ns.max(nanoseconds(took));
+    }
+
     /// Pages that did not move, for any cause.
     pub fn stayed_pages(&self) -> u64 {
         self.stayed.values().sum()
@@ -159,4 +166,8 @@ impl Outcome {
     pub fn came_back_pages(&self) -> u64 {
         self.left_pages.saturating_sub(self.stayed_pages())
     }
+}
+
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,8 @@
 //!
 //! Made from a survey that streams by, so a plan is as small as the number of mappings, whatever
 //! they hold. It names ranges, not pages: the mover looks the pages up when their turn comes, and
-//! takes those that still lie on a source node. Written as JSON by `plan --json`, read back by
+//! takes those that still lie on a source node. Only a new plan of a small process has its pages at hand,
+//! for the [sweep](crate::sweep) that may follow at once. Written as JSON by `plan --json`, read back by
 //! `move --plan`. Making one changes nothing.
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::memory::{Memory, Sharing};
 use crate::placement::{Mapping, PageSize, Run};
 use crate::route::{Destination, Pass, Route};
 use crate::survey::for_each_run;
+use crate::sweep::Look;
 use crate::target::TargetId;
 
 /// The version of the JSON form of plans and all other documents.
@@ -55,6 +57,9 @@ pub struct Plan {
     pub expected_ns: Option<u64>,
     /// What stands in the way, and what will not last.
     pub concerns: Vec<Concern>,
+    /// What the survey saw, for a sweep that follows at once.
+    #[serde(skip)]
+    pub(crate) look: Option<Look>,
 }
 
 /// One sweep: pages on `from` within `ranges` go to `to`.
@@ -202,6 +207,8 @@ pub(crate) struct Draft {
     pub(crate) flows: Flows,
     pub(crate) shared_pages: u64,
     pub(crate) shared_parts: Vec<SharedPart>,
+    /// Of a new plan alone, since an old one may not speak of the whole process.
+    pub(crate) look: Option<Look>,
 }
 
 /// The pages of one mapping that other page table entries map too.
@@ -231,7 +238,9 @@ pub(crate) fn draft(
         to: pass.to,
         ranges: mappings.iter().filter_map(|mapping| whole_mapping(mapping, filter)).collect(),
     };
-    redraft(memory, route.passes(machine).into_iter().map(whole).collect(), filter, sharing)
+    let passes: Vec<PlannedPass> = route.passes(machine).into_iter().map(whole).collect();
+    let look = Look::begin(&passes, filter);
+    survey(memory, &mappings, passes, filter, sharing, look)
 }
 
 fn whole_mapping(mapping: &Mapping, filter: &Filter) -> Option<PlannedRange> {
@@ -252,20 +261,37 @@ pub(crate) fn redraft(
     filter: &Filter,
     sharing: Sharing,
 ) -> Result<Draft, ReadError> {
-    let mappings = memory.mappings()?;
+    survey(memory, &memory.mappings()?, passes, filter, sharing, None)
+}
+
+fn survey(
+    memory: &dyn Memory,
+    mappings: &[Mapping],
+    passes: Vec<PlannedPass>,
+    filter: &Filter,
+    sharing: Sharing,
+    look: Option<Look>,
+) -> Result<Draft, ReadError> {
     let mut draft = Draft {
         passes: Vec::new(),
         flows: Flows::default(),
         shared_pages: 0,
         shared_parts: Vec::new(),
+        look,
     };
     let mut allowed_pages = filter.limit.map_or(u64::MAX, |limit| limit.pages());
     for mut pass in passes {
-        let parts = pass.parts(&mappings);
+        let parts = pass.parts(mappings);
         pass.ranges.clear();
         for (mapping, range) in parts {
             let mut tally = RangeTally { allowed_pages, ..RangeTally::default() };
+            if let Some(look) = &mut draft.look {
+                look.enter(range);
+            }
             for_each_run(memory, &mapping, range, |run| {
+                if let Some(look) = &mut draft.look {
+                    look.add(&run, &pass);
+                }
                 if filter.accepts(&run) {
                     tally.add(&pass, &run, sharing, &mut draft.flows);
                 }
@@ -362,6 +388,7 @@ pub(crate) mod tests {
             shared_pages: 0,
             expected_ns: None,
             concerns: Vec::new(),
+            look: None,
         }
     }
 

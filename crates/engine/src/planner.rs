@@ -206,6 +206,11 @@ impl Planner {
     ) -> Result<Plan, PlanError> {
         let demands = demands(target.pid, &draft);
         let mut circumstances = self.limits(target.pid)?;
+        let is_confined = !demands.destinations.difference(&circumstances.allowed).is_empty();
+        if is_confined || depth == Depth::Everything {
+            let cgroup = Cgroup::of_process(&self.root, target.pid).ok();
+            circumstances.cgroup = cgroup.map(|group| group.path().display().to_string());
+        }
         let flows = flows(&draft.flows);
         let mut expected_ns = None;
         if depth == Depth::Everything {
@@ -226,18 +231,17 @@ impl Planner {
             passes: draft.passes,
             shared_pages: draft.shared_pages,
             concerns,
+            look: draft.look,
         })
     }
 
     /// What may forbid a move.
     fn limits(&self, pid: u32) -> Result<Circumstances, PlanError> {
         let status = status::read(&self.root, pid)?;
-        let cgroup = Cgroup::of_process(&self.root, pid).ok();
         Ok(Circumstances {
             rooms: self.rooms()?,
             allowed: status.mems_allowed,
             pinned: status.pinned.unwrap_or_default(),
-            cgroup: cgroup.map(|group| group.path().display().to_string()),
             ..Circumstances::default()
         })
     }

@@ -8,34 +8,36 @@ use std::collections::BTreeSet;
 use linux::ReadError;
 use machine::{Bytes, NodeId};
 
+use crate::filter::Filter;
 use crate::memory::Memory;
 use crate::outcome::{Cause, End, Outcome};
 use crate::placement::{Run, Tally};
-use crate::plan::{Plan, PlannedPass};
+use crate::plan::PlannedPass;
 use crate::route::Destination;
 use crate::survey::for_each_run;
 
-/// Fills in the placement and the pages that are left. `arrived` are the base pages that each pass of
-/// `plan` moved.
+/// Fills in the placement and the pages that are left. `arrived` are the base pages that each of the
+/// passes moved.
 ///
 /// # Errors
 ///
 /// What reading the target gave.
 pub(crate) fn verify(
     memory: &dyn Memory,
-    plan: &Plan,
+    filter: &Filter,
+    passes: &[PlannedPass],
     arrived: &[u64],
     outcome: &mut Outcome,
 ) -> Result<(), ReadError> {
     let mut placement = Tally::default();
     let mut looked_at = BTreeSet::new();
-    for (at, pass) in plan.passes.iter().enumerate() {
+    for (at, pass) in passes.iter().enumerate() {
         let mut left_pages = 0;
         for (mapping, range) in pass.parts(&memory.mappings()?) {
             // Passes of one plan speak of the same ranges, or of disjoint ones.
             let is_new = looked_at.insert(range);
             for_each_run(memory, &mapping, range, |run| {
-                if plan.filter.accepts(&run) {
+                if filter.accepts(&run) {
                     left_pages += left_in(pass, &run);
                     if is_new {
                         placement.add(&run);
@@ -43,11 +45,11 @@ pub(crate) fn verify(
                 }
             })?;
         }
-        let later = plan.passes.iter().zip(arrived).skip(at + 1);
+        let later = passes.iter().zip(arrived).skip(at + 1);
         let refilled = later.filter(|(later, _)| refills(later, pass)).map(|(_, pages)| pages);
         outcome.left_pages += left_pages.saturating_sub(refilled.sum());
     }
-    if let Some(limit) = plan.filter.limit {
+    if let Some(limit) = filter.limit {
         // What lies beyond the limit was not to leave.
         let settled = outcome.moved_pages + outcome.gone_pages;
         outcome.left_pages = outcome.left_pages.min(limit.pages().saturating_sub(settled));
@@ -60,7 +62,7 @@ pub(crate) fn verify(
     } else {
         outcome.placement = Some(placement.by_node());
     }
-    account_for_the_untried(outcome, plan.filter.limit);
+    account_for_the_untried(outcome, filter.limit);
     Ok(())
 }
 

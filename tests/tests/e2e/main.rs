@@ -84,6 +84,7 @@ mod routes;
 mod sharing;
 mod show;
 mod stat;
+mod sweep;
 mod trace;
 mod undo;
 mod whole;

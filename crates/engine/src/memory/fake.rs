@@ -39,6 +39,8 @@ pub(crate) struct FakeMemory {
     pub(crate) alive: AtomicBool,
     /// Dies during this call, counted from 1.
     pub(crate) dies_at_call: Option<usize>,
+    /// Whether the caller may migrate the process as a whole.
+    pub(crate) can_migrate: bool,
 }
 
 pub(crate) fn node(raw: u16) -> NodeId {
@@ -72,6 +74,7 @@ impl FakeMemory {
             calls: Mutex::new(Vec::new()),
             alive: AtomicBool::new(true),
             dies_at_call: None,
+            can_migrate: false,
         }
     }
 
@@ -179,6 +182,19 @@ impl Memory for FakeMemory {
         Ok(Unplaced::default())
     }
 
+    fn pages_by_node(&self) -> Result<BTreeMap<u64, BTreeMap<NodeId, u64>>, ReadError> {
+        let pages = self.pages.lock().unwrap();
+        let count = |mapping: &Mapping| {
+            let mut counts = BTreeMap::new();
+            let (first, end) = (mapping.range.start(), mapping.range.end());
+            for (_, page) in pages.range(first / BASE_PAGE_BYTES..end / BASE_PAGE_BYTES) {
+                *counts.entry(page.node).or_default() += 1;
+            }
+            (first, counts)
+        };
+        Ok(self.mappings.iter().map(count).collect())
+    }
+
     fn has_page(&self, address: u64) -> bool {
         self.pages.lock().unwrap().contains_key(&(address / BASE_PAGE_BYTES))
     }
@@ -224,6 +240,26 @@ impl Memory for FakeMemory {
             }
         }
         self.flush(&mut open, to, status).map(|_| ())
+    }
+
+    fn migrate_pages(&self, from: &NodeSet, to: NodeId, sharing: Sharing) -> Result<(), MoveError> {
+        if !self.can_migrate {
+            return Err(MoveError::NotPrivileged { pid: 1, call: "migrate pages" });
+        }
+        let mut open: Vec<(usize, u64)> = {
+            let pages = self.pages.lock().unwrap();
+            let goes = |page: &FakePage| {
+                from.contains(page.node) && (!page.shared || sharing == Sharing::IncludeShared)
+            };
+            pages.iter().filter(|(_, page)| goes(page)).map(|(&number, _)| (0, number)).collect()
+        };
+        self.calls.lock().unwrap().push(Call { pages: Vec::new(), to });
+        if self.dies_at_call == Some(1) {
+            self.alive.store(false, Ordering::Relaxed);
+            self.pages.lock().unwrap().clear();
+            return Err(MoveError::TargetGone { pid: 1 });
+        }
+        self.flush(&mut open, to, &mut [0]).map(|_| ())
     }
 
     fn query_pages(&self, pages: &[u64], status: &mut [i32]) -> Result<(), MoveError> {

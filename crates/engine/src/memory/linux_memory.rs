@@ -5,7 +5,7 @@
 //! has none that take a pidfd; the mover asks [`Memory::is_alive`] before each, which leaves the
 //! microseconds between the two.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ use linux::proc::{mountinfo, numa_maps};
 use linux::sys::{MoveFlags, PageRegion, ScanRequest, has_exited};
 use linux::sysfs::frame_map::{self, FrameMap};
 use linux::{ReadError, Root};
-use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId};
+use machine::{AddrRange, BASE_PAGE_BYTES, Bytes, NodeId, NodeSet};
 
 use super::by_frame::ByFrame;
 use super::by_query::ByQuery;
@@ -79,8 +79,8 @@ impl LinuxMemory {
     ///
     /// When even its mappings may not be read.
     pub fn open(root: &Root, pid: u32, pidfd: OwnedFd) -> Result<Self, ReadError> {
-        // Mappings first: whoever may not read those may do nothing here.
-        maps::read(root, pid)?;
+        // Mappings first: whoever may not open those may do nothing here.
+        root.open(format!("proc/{pid}/maps"))?;
         let pagemap = Pagemap::open(root, pid).ok();
         let can_scan = pagemap.as_ref().is_some_and(has_scan);
         let frames = if sees_frames(root) { frame_map::read(root).ok() } else { None };
@@ -211,6 +211,14 @@ impl Memory for LinuxMemory {
         Ok(joiner.unplaced)
     }
 
+    fn pages_by_node(&self) -> Result<BTreeMap<u64, BTreeMap<NodeId, u64>>, ReadError> {
+        let lines = numa_maps::read(&self.root, self.pid)?;
+        let pages = |line: &numa_maps::NumaMapping| {
+            line.bytes().map(|(node, bytes)| (node, bytes.pages())).collect()
+        };
+        Ok(lines.iter().map(|line| (line.start, pages(line))).collect())
+    }
+
     fn has_page(&self, address: u64) -> bool {
         let mut word = [0];
         let Some(pagemap) = self.pagemap.as_ref().filter(|_| self.frames.is_some()) else {
@@ -234,6 +242,21 @@ impl Memory for LinuxMemory {
         };
         let nodes = vec![to.as_raw(); pages.len()];
         calls::move_pages(self.pid, pages, &nodes, status, flags).map(|_| ())
+    }
+
+    fn migrate_pages(&self, from: &NodeSet, to: NodeId, sharing: Sharing) -> Result<(), MoveError> {
+        let call = || calls::migrate_pages(self.pid, from, &NodeSet::only(to)).map(|_| ());
+        match sharing {
+            Sharing::OwnOnly => calls::without_sys_nice(call).unwrap_or_else(|errno| {
+                let call = "give CAP_SYS_NICE up for a move";
+                Err(MoveError::Call { pid: self.pid, call, first_address: 0, pages: 0, errno })
+            }),
+            Sharing::IncludeShared => {
+                // Without the right to, migrate_pages leaves shared pages and says nothing.
+                calls::move_pages(self.pid, &[], &[], &mut [], MoveFlags::MOVE_ALL)?;
+                call()
+            }
+        }
     }
 
     fn query_pages(&self, pages: &[u64], status: &mut [i32]) -> Result<(), MoveError> {

@@ -1,0 +1,431 @@
+//! The sweep: moves a whole process by one call of migrate_pages(2), where that is what the plan
+//! comes to.
+//!
+//! For the same pages that call takes less than move_pages(2), which walks to the page table for
+//! each address (docs/performance.md). But it takes every page of the process, cannot be stopped, and
+//! says nothing of single pages. So it is made only for a plan that leaves no page out and has just
+//! been made, and for no more than [`LARGEST`]. What the plan's survey saw is compared with the
+//! kernel's counts afterwards; only where those differ is every page looked at again. Where pages are
+//! left, the mover goes on page by page, and finds out why.
+//!
+//! Called by the planner, which keeps the [`Look`], and by the mover before its first chunk. Source:
+//! behaviour spec 2.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use linux::ReadError;
+use linux::calls::MoveError;
+use machine::{AddrRange, Bytes, NodeId};
+
+use crate::feed::{Lane, Piece};
+use crate::filter::Filter;
+use crate::memory::Memory;
+use crate::outcome::Outcome;
+use crate::placement::{PageSize, Run};
+use crate::plan::{Plan, PlannedPass, PlannedRange};
+use crate::route::Destination;
+use crate::survey::for_each_run;
+
+/// The most that one call may move: a quarter of a second's work on a computer of today, in which no
+/// progress is seen, no Ctrl-C heard, and in which Linux 6.1 lets the target change no mapping.
+const LARGEST: Bytes = Bytes::new(288 << 20);
+/// How old a look may be.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What a survey of the whole process saw, where one call could move all of it to one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    taken: Instant,
+    to: NodeId,
+    /// Base pages in all runs.
+    pages: u64,
+    parts: Vec<Part>,
+}
+
+/// One mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    range: AddrRange,
+    /// Pages on a source node.
+    away: Vec<Run>,
+    /// Base pages on the destination.
+    home_pages: u64,
+}
+
+impl Look {
+    /// A look that has seen nothing yet; `None` when no sweep could follow.
+    pub(crate) fn begin(passes: &[PlannedPass], filter: &Filter) -> Option<Self> {
+        match passes {
+            [PlannedPass { to: Destination::Node(to), .. }] if *filter == Filter::default() => {
+                Some(Self { taken: Instant::now(), to: *to, pages: 0, parts: Vec::new() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Goes on with the next mapping.
+    pub(crate) fn enter(&mut self, range: AddrRange) {
+        self.parts.push(Part { range, away: Vec::new(), home_pages: 0 });
+    }
+
+    /// Takes in a run of that mapping. More than a sweep could move is counted, and not kept.
+    pub(crate) fn add(&mut self, run: &Run, pass: &PlannedPass) {
+        let Some(part) = self.parts.last_mut() else { return };
+        if run.node == self.to {
+            part.home_pages += run.pages;
+        } else if pass.from.contains(run.node) {
+            self.pages += run.pages;
+            if self.pages <= LARGEST.pages() {
+                part.away.push(*run);
+            }
+        }
+    }
+
+    fn is_fit(&self) -> bool {
+        (1..=LARGEST.pages()).contains(&self.pages) && self.taken.elapsed() < FRESH
+    }
+
+    fn part(&self, range: AddrRange) -> Option<&Part> {
+        let at = self.parts.binary_search_by_key(&range, |part| part.range).ok()?;
+        Some(&self.parts[at])
+    }
+}
+
+impl Part {
+    /// Whether the kernel counts, on the destination alone, as many pages as there were.
+    fn has_arrived(&self, counts: &BTreeMap<NodeId, u64>, to: NodeId, pass: &PlannedPass) -> bool {
+        let away_pages: u64 = self.away.iter().map(|run| run.pages).sum();
+        counts.get(&to) == Some(&(self.home_pages + away_pages))
+            && !counts.keys().any(|&node| pass.from.contains(node))
+    }
+}
+
+/// What a sweep did. Counts are base pages.
+pub(crate) struct Sweep {
+    /// What all that arrived has in common; its pages count as base pages, whatever moved as one.
+    pub(crate) lane: Lane,
+    /// Pages that arrived.
+    pub(crate) arrived: Vec<Piece>,
+    /// Pages on a source node before.
+    pub(crate) found_pages: u64,
+    /// The ranges in which pages are left.
+    pub(crate) rest: Vec<PlannedPass>,
+    /// How long the call took.
+    pub(crate) took: Duration,
+    /// Pages on a source node before that are on one now.
+    left_pages: u64,
+    already_there_pages: u64,
+    /// Where the pages of all ranges lie that are not in the rest.
+    placement: BTreeMap<NodeId, u64>,
+}
+
+/// Makes the sweep of `plan`; `None` when the plan does not come to one, or the kernel would not have
+/// it, and nothing has moved.
+///
+/// # Errors
+///
+/// What reading the target gave.
+pub(crate) fn sweep(memory: &dyn Memory, plan: &Plan) -> Result<Option<Sweep>, ReadError> {
+    let ([pass], Some(look)) = (plan.passes.as_slice(), &plan.look) else { return Ok(None) };
+    if !look.is_fit() || !memory.is_alive() {
+        return Ok(None);
+    }
+    let began = Instant::now();
+    let result = memory.migrate_pages(&pass.from, look.to, plan.sharing);
+    let mut sweep = Sweep::new(look, pass, began.elapsed());
+    match result {
+        // How many pages stayed is not exact on any kernel, and which is not said.
+        Ok(()) | Err(MoveError::NoMemory { .. } | MoveError::TargetGone { .. }) => {}
+        Err(_) => return Ok(None),
+    }
+    // Without the counts every page is looked at.
+    let counts = memory.pages_by_node().unwrap_or_default();
+    for (mapping, range) in pass.parts(&memory.mappings()?) {
+        let Some(part) = look.part(range) else { continue };
+        match counts.get(&range.start()) {
+            Some(counts) if part.has_arrived(counts, look.to, pass) => sweep.close(part, counts),
+            _ => {
+                let mut left_pages = 0;
+                for_each_run(memory, &mapping, range, |run| {
+                    left_pages += sweep.look_at(&run, part, pass);
+                })?;
+                let (mapping, file) = (mapping.name, mapping.file);
+                sweep.leave(PlannedRange { range, mapping, file, pages: left_pages });
+            }
+        }
+    }
+    Ok(Some(sweep))
+}
+
+impl Sweep {
+    fn new(look: &Look, pass: &PlannedPass, took: Duration) -> Self {
+        Self {
+            lane: Lane { round: 1, shared: false, to: look.to, size: PageSize::Base },
+            arrived: Vec::new(),
+            found_pages: look.pages,
+            left_pages: 0,
+            already_there_pages: 0,
+            rest: vec![PlannedPass { ranges: Vec::new(), ..pass.clone() }],
+            placement: BTreeMap::new(),
+            took,
+        }
+    }
+
+    /// All of a part has arrived.
+    fn close(&mut self, part: &Part, counts: &BTreeMap<NodeId, u64>) {
+        let piece = |run: &Run| piece(run, run.range());
+        self.arrived.extend(part.away.iter().map(piece));
+        self.already_there_pages += part.home_pages;
+        for (node, pages) in counts {
+            *self.placement.entry(*node).or_default() += pages;
+        }
+    }
+
+    /// Looks at a run of a part that the counts leave open. Returns the base pages that are left.
+    fn look_at(&mut self, now: &Run, part: &Part, pass: &PlannedPass) -> u64 {
+        let known = overlaps(&part.away, now.range());
+        let known_pages: u64 = known.clone().map(|(_, range)| range.pages()).sum();
+        if now.node == self.lane.to {
+            self.arrived.extend(known.map(|(run, range)| piece(run, range)));
+            self.already_there_pages += now.pages.saturating_sub(known_pages);
+        }
+        if !pass.from.contains(now.node) {
+            return 0;
+        }
+        self.left_pages += known_pages;
+        now.pages
+    }
+
+    /// Leaves a range to the mover, which also asks where its pages are in the end.
+    fn leave(&mut self, range: PlannedRange) {
+        self.rest.iter_mut().for_each(|pass| pass.ranges.push(range.clone()));
+    }
+
+    /// Enters what became of the pages that the mover will not meet.
+    pub(crate) fn book(&self, outcome: &mut Outcome) {
+        outcome.count_call(self.took);
+        outcome.moved_pages = self.arrived.iter().map(|piece| piece.count).sum();
+        outcome.gone_pages = self.found_pages.saturating_sub(outcome.moved_pages + self.left_pages);
+        outcome.found_pages = outcome.moved_pages + outcome.gone_pages;
+        outcome.already_there_pages = self.already_there_pages;
+    }
+
+    /// Adds to the placement of the rest that of all other ranges.
+    pub(crate) fn add_placement(&self, outcome: &mut Outcome) {
+        let Some(placement) = &mut outcome.placement else { return };
+        for (node, pages) in &self.placement {
+            *placement.entry(*node).or_default() += pages;
+        }
+    }
+}
+
+fn piece(run: &Run, range: AddrRange) -> Piece {
+    Piece { start: range.start(), count: range.pages(), from: run.node, kind: run.kind }
+}
+
+/// The runs, ascending, that a range cuts, each with what they have in common.
+fn overlaps(runs: &[Run], range: AddrRange) -> impl Iterator<Item = (&Run, AddrRange)> + Clone {
+    let behind = runs.partition_point(|run| run.range().end() <= range.start());
+    runs[behind..].iter().map_while(move |run| Some((run, run.range().intersection(range)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::journal::{Journal, Record};
+    use crate::memory::Sharing;
+    use crate::memory::fake::{FakeMemory, node};
+    use crate::mover::{MoveOptions, Mover};
+    use crate::outcome::{Cause, End};
+    use crate::pace::Limits;
+    use crate::plan::draft;
+    use crate::plan::tests::{plan_of, two_nodes};
+    use crate::route::Route;
+
+    fn fake(nodes: &str) -> FakeMemory {
+        FakeMemory { can_migrate: true, ..FakeMemory::new(nodes) }
+    }
+
+    fn plan(memory: &FakeMemory, filter: Filter) -> Plan {
+        let (route, sharing) = (Route::To(node(1)), Sharing::OwnOnly);
+        let draft = draft(memory, &two_nodes(), &route, &filter, sharing).unwrap();
+        Plan { filter, look: draft.look, ..plan_of(draft.passes) }
+    }
+
+    fn run(memory: &FakeMemory, plan: &Plan, journal: Option<&mut Journal>) -> Outcome {
+        let options = MoveOptions { limits: Limits::default(), threads: 1 };
+        Mover::new(memory, plan, options, &AtomicBool::new(false), &|_| ()).run(journal).unwrap()
+    }
+
+    /// How many addresses each call named; a sweep names none.
+    fn calls(memory: &FakeMemory) -> Vec<usize> {
+        memory.calls.lock().unwrap().iter().map(|call| call.pages.len()).collect()
+    }
+
+    #[test]
+    fn a_whole_process_moves_by_one_call_and_every_page_is_accounted_for() {
+        let memory = fake("0101-0");
+        let outcome = run(&memory, &plan(&memory, Filter::default()), None);
+        assert_eq!((memory.nodes(), calls(&memory)), ("1111-1".to_owned(), vec![0]));
+        assert_eq!((outcome.found_pages, outcome.moved_pages), (3, 3));
+        assert_eq!((outcome.already_there_pages, outcome.calls), (2, 1));
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(1), 5)])));
+        assert_eq!((outcome.left_pages, outcome.end), (0, End::Completed));
+    }
+
+    #[test]
+    fn what_the_call_leaves_is_tried_page_by_page_and_has_its_cause() {
+        let memory = fake("00100")
+            .with_page(1, |page| page.shared = true)
+            .with_page(3, |page| page.pinned_calls = u32::MAX)
+            .with_page(4, |page| page.pinned_calls = 1);
+        let outcome = run(&memory, &plan(&memory, Filter::default()), None);
+        assert_eq!(memory.nodes(), "10101");
+        assert_eq!((outcome.found_pages, outcome.moved_pages), (4, 2));
+        assert_eq!(outcome.already_there_pages, 1);
+        let stayed = BTreeMap::from([(Cause::Shared, 1), (Cause::PinnedOrBusy, 1)]);
+        assert_eq!((outcome.stayed, outcome.left_pages), (stayed, 2));
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(0), 2), (node(1), 3)])));
+    }
+
+    #[test]
+    fn ranges_with_nothing_left_are_not_looked_at_again_but_placed() {
+        let mut memory = fake("0000").with_page(3, |page| page.shared = true);
+        let (first, second) = (memory.mappings[0].range.start(), 18 << 12);
+        let mapping = |start, pages, name: &str| crate::placement::Mapping {
+            range: AddrRange::from_pages(start, pages),
+            name: name.to_owned(),
+            ..memory.mappings[0].clone()
+        };
+        memory.mappings = vec![mapping(first, 2, "[heap]"), mapping(second, 2, "[anon]")];
+        let plan = plan(&memory, Filter::default());
+        let swept = sweep(&memory, &plan).unwrap().unwrap();
+        let left: Vec<_> = swept.rest[0].ranges.iter().map(|range| &range.mapping).collect();
+        assert_eq!(left, ["[anon]"]);
+        assert_eq!(swept.placement, BTreeMap::from([(node(1), 2)]));
+    }
+
+    #[test]
+    fn a_plan_that_leaves_pages_out_is_never_swept() {
+        let memory = fake("000000");
+        let first_half = AddrRange::from_pages(16 << 12, 3);
+        for filter in [
+            Filter { range: Some(first_half), ..Filter::default() },
+            Filter { limit: Some(Bytes::from_pages(4)), ..Filter::default() },
+        ] {
+            assert!(sweep(&memory, &plan(&memory, filter)).unwrap().is_none());
+        }
+        assert_eq!(memory.nodes(), "000000");
+        assert!(calls(&memory).is_empty());
+    }
+
+    #[test]
+    fn a_plan_from_a_file_or_an_old_one_is_never_swept() {
+        let memory = fake("0000");
+        let fresh = plan(&memory, Filter::default());
+        let text = serde_json::to_string(&fresh).unwrap();
+        let from_file: Plan = serde_json::from_str(&text).unwrap();
+        let mut old = fresh;
+        old.look = old.look.map(|look| Look { taken: look.taken - FRESH, ..look });
+        for plan in [from_file, old] {
+            assert!(sweep(&memory, &plan).unwrap().is_none());
+        }
+        assert!(calls(&memory).is_empty());
+    }
+
+    #[test]
+    fn more_than_one_call_may_move_is_neither_kept_nor_swept() {
+        let memory = fake("00");
+        let plan = plan(&memory, Filter::default());
+        let mut look = plan.look.clone().unwrap();
+        let run = Run { pages: LARGEST.pages() - 1, ..look.parts[0].away[0] };
+        look.add(&run, &plan.passes[0]);
+        assert!(!look.is_fit() && look.parts[0].away.len() == 1);
+        assert!(sweep(&memory, &Plan { look: Some(look), ..plan }).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_mapping_that_changed_meanwhile_is_looked_at_page_by_page() {
+        let memory = fake("0010");
+        let plan = plan(&memory, Filter::default());
+        memory.pages.lock().unwrap().remove(&17);
+        let outcome = run(&memory, &plan, None);
+        assert_eq!((outcome.found_pages, outcome.moved_pages, outcome.gone_pages), (3, 2, 1));
+        assert_eq!((outcome.already_there_pages, outcome.left_pages), (1, 0));
+        assert_eq!(outcome.placement, Some(BTreeMap::from([(node(1), 3)])));
+    }
+
+    #[test]
+    fn a_paced_move_is_never_swept() {
+        let memory = fake("0000");
+        let limits = Limits { rate_per_s: Some(Bytes::new(1 << 30)), stall_max: None };
+        let options = [
+            MoveOptions { limits, threads: 1 },
+            MoveOptions { limits: Limits::default(), threads: 2 },
+        ];
+        for options in options {
+            let (plan, stop) = (plan(&memory, Filter::default()), AtomicBool::new(false));
+            Mover::new(&memory, &plan, options, &stop, &|_| ()).run(None).unwrap();
+        }
+        assert_eq!(calls(&memory), [4]);
+    }
+
+    #[test]
+    fn nothing_to_move_is_no_call() {
+        let memory = fake("1111");
+        assert!(sweep(&memory, &plan(&memory, Filter::default())).unwrap().is_none());
+        assert!(calls(&memory).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_fills_up_takes_what_fits_and_the_rest_stays_for_lack_of_memory() {
+        let memory = fake("000000");
+        memory.room_pages.lock().unwrap().insert(node(1), 4);
+        let outcome = run(&memory, &plan(&memory, Filter::default()), None);
+        assert_eq!((outcome.found_pages, outcome.moved_pages), (6, 4));
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::NoMemory, 2)]));
+    }
+
+    #[test]
+    fn a_target_that_exits_during_the_call_has_given_up_every_page() {
+        let memory = FakeMemory { dies_at_call: Some(1), ..fake("0010") };
+        let outcome = run(&memory, &plan(&memory, Filter::default()), None);
+        assert_eq!((outcome.end, outcome.placement), (End::TargetGone, None));
+        assert_eq!((outcome.found_pages, outcome.gone_pages), (3, 3));
+    }
+
+    #[test]
+    fn a_stop_during_the_call_is_heard_after_it_and_what_is_left_was_not_tried() {
+        let memory = fake("000").with_page(1, |page| page.pinned_calls = 1);
+        let (plan, stop) = (plan(&memory, Filter::default()), AtomicBool::new(false));
+        let seen = Mutex::new(Vec::new());
+        let on_progress = |state: &crate::mover::Progress| {
+            seen.lock().unwrap().push((state.moved_pages, state.chunk_pages));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        };
+        let options = MoveOptions { limits: Limits::default(), threads: 1 };
+        let outcome = Mover::new(&memory, &plan, options, &stop, &on_progress).run(None).unwrap();
+        assert_eq!(*seen.lock().unwrap(), [(2, 3)]);
+        assert_eq!(outcome.end, End::Interrupted);
+        assert_eq!(outcome.stayed, BTreeMap::from([(Cause::NotTried, 1)]));
+    }
+
+    #[test]
+    fn what_a_sweep_moved_is_on_record_and_what_was_home_before_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = fake("0010").with_page(3, |page| page.pinned_calls = 1);
+        let plan = plan(&memory, Filter::default());
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        run(&memory, &plan, Some(&mut journal));
+        journal.finish().unwrap();
+        assert_eq!(memory.nodes(), "1111");
+        let record = Record::last_of(folder.path(), &plan.target).unwrap();
+        let back = Plan { passes: record.passes_back(), look: None, ..plan };
+        assert_eq!(run(&memory, &back, None).moved_pages, 3);
+        assert_eq!(memory.nodes(), "0010");
+    }
+}
