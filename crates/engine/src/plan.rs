@@ -3,7 +3,7 @@
 //! Made from a survey that streams by, so a plan is as small as the number of mappings, whatever
 //! they hold. It names ranges, not pages: the mover looks the pages up when their turn comes, and
 //! takes those that still lie on a source node. Only a new plan of a small process has its pages at hand,
-//! for the [sweep](crate::sweep) that may follow at once. Written as JSON by `plan --json`, read back by
+//! for the `sweep` that may follow at once. Written as JSON by `plan --json`, read back by
 //! `move --plan`. Making one changes nothing.
 
 use std::collections::BTreeMap;
