@@ -67,13 +67,17 @@ fn keep(listener: &Listener, supervisor: &OwnedFd) -> io::Result<()> {
     let last = listener.last();
     // ENOENT: the supervisor has answered it.
     let _ = listener.send(last.id, answer(&last));
-    while wait(listener)?.contains(PollFlags::IN) {
-        // ENOENT: the caller has gone.
-        if let Ok(call) = listener.receive() {
-            let _ = listener.send(call.id, answer(&call));
+    loop {
+        let events = wait(listener)?;
+        if events.contains(PollFlags::IN) {
+            // ENOENT: the caller has gone.
+            if let Ok(call) = listener.receive() {
+                let _ = listener.send(call.id, answer(&call));
+            }
+        } else if events.contains(PollFlags::HUP) {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// What can be had of a descriptor, as soon as anything can.
