@@ -59,12 +59,14 @@ pub fn play_stream(input: impl BufRead, output: &mut impl Write) -> Result<(), A
     Ok(())
 }
 
+/// In one piece: each line by itself would wake who reads it, on another CPU.
 fn write_record(output: &mut impl Write, number: &str, record: &Record) -> io::Result<()> {
-    writeln!(output, "{}", RecordLine::Case(number.to_owned()))?;
-    for (step, text) in &record.results {
-        writeln!(output, "{}", RecordLine::Result(*step, text.clone()))?;
-    }
-    writeln!(output, "{}", RecordLine::End(record.end.clone()))?;
+    let case = RecordLine::Case(number.to_owned());
+    let results = record.results.iter().map(|(step, text)| RecordLine::Result(*step, text.clone()));
+    let lines = std::iter::once(case).chain(results);
+    let lines = lines.chain([RecordLine::End(record.end.clone())]);
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    output.write_all(text.as_bytes())?;
     output.flush()
 }
 

@@ -20,8 +20,8 @@ use crate::command::LabOptions;
 use crate::kernels::KernelSource;
 
 /// Words for the command line of a guest that plays cases: pages of the kernel are where they were,
-/// and memfd_secret is there.
-pub const CMDLINE: &str = "nokaslr secretmem.enable=1";
+/// memfd_secret is there, and a change of cgroups or weights does not wait for RCU's next period.
+pub const CMDLINE: &str = "nokaslr secretmem.enable=1 rcupdate.rcu_expedited=1";
 /// Cases that are sent ahead.
 const AHEAD: usize = 16;
 /// How often a case with a full node is played again when it comes out otherwise. Now and then the

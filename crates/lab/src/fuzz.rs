@@ -16,7 +16,7 @@ use model::{Machine, Options, ThpMode};
 use scenario::generate::{Outline, generate};
 use scenario::oracle::{Difference, differences};
 use scenario::shrink::shrink;
-use scenario::{End, Record, Scenario};
+use scenario::{End, Mask, Record, Scenario, Step};
 
 pub use found::{Found, case_file};
 
@@ -25,7 +25,7 @@ use crate::command::LabOptions;
 use crate::conformance::CMDLINE;
 
 /// Scenarios that are sent ahead.
-const CHUNK: u64 = 32;
+const CHUNK: u64 = 64;
 /// A guest that has worked this long is replaced by a fresh one, before its time limit ends it.
 const SHIFT: Duration = Duration::from_secs(600);
 /// Time limit of a guest: a shift, and what a chunk and its shrinking may take.
@@ -92,6 +92,7 @@ pub fn fuzz(
         outline: outline(&lab.topology),
         machine,
         next: options.from,
+        ahead: VecDeque::new(),
         suspects: VecDeque::new(),
         report: FuzzReport::default(),
         show,
@@ -127,8 +128,10 @@ struct Fuzz<'a> {
     outline: Outline,
     /// Just booted.
     machine: Machine,
-    /// The first scenario that was not played.
+    /// The first scenario of the next chunk.
     next: u64,
+    /// Those of the chunk that were not played, in the order in which they are.
+    ahead: VecDeque<u64>,
     /// Scenarios that differ and have not been looked into, with what the kernel gave.
     suspects: VecDeque<(u64, Record)>,
     report: FuzzReport,
@@ -142,7 +145,8 @@ impl Fuzz<'_> {
     }
 
     fn is_over(&self) -> bool {
-        let is_played = self.next >= self.end() && self.suspects.is_empty();
+        let is_played =
+            self.next >= self.end() && self.ahead.is_empty() && self.suspects.is_empty();
         is_played || self.report.found.len() >= MOST_FOUND
     }
 
@@ -163,8 +167,11 @@ impl Fuzz<'_> {
                     return Ok(Shift::ActorGone(index));
                 }
                 self.suspects.pop_front();
-            } else if self.chunk(actor).is_err() {
-                return Ok(Shift::ActorGone(self.next));
+            } else {
+                self.draw_ahead();
+                if self.chunk(actor).is_err() {
+                    return Ok(Shift::ActorGone(self.ahead[0]));
+                }
             }
             (self.show)(FuzzProgress {
                 played: self.report.played,
@@ -175,23 +182,39 @@ impl Fuzz<'_> {
         Ok(Shift::Over)
     }
 
-    /// Plays a chunk on both sides.
-    fn chunk(&mut self, actor: &mut ActorLine) -> Result<(), ActorGone> {
+    /// Takes the next chunk, when none is on its way. Scenarios for which the actor's own pages lie
+    /// on the same node are played one after the other: to bring them to another one (`come_home`)
+    /// takes longer than a scenario. A change of cpuset moves them too: those with one come last.
+    fn draw_ahead(&mut self) {
+        if !self.ahead.is_empty() {
+            return;
+        }
         let upto = self.end().min(self.next + CHUNK);
-        let scenarios: Vec<Scenario> = (self.next..upto).map(|at| self.scenario(at)).collect();
-        for scenario in &scenarios {
-            if actor.send(scenario).is_err() {
+        let mut chunk: Vec<u64> = (self.next..upto).collect();
+        chunk.sort_by_cached_key(|&index| {
+            let scenario = self.scenario(index);
+            (home(&scenario), changes_cpuset(&scenario))
+        });
+        self.ahead.extend(chunk);
+        self.next = upto;
+    }
+
+    /// Plays what is ahead on both sides.
+    fn chunk(&mut self, actor: &mut ActorLine) -> Result<(), ActorGone> {
+        for &index in &self.ahead {
+            if actor.send(&self.scenario(index)).is_err() {
                 // The records that still come say which one it was.
                 break;
             }
         }
-        for scenario in &scenarios {
-            let ours = play(&self.machine, scenario);
+        while let Some(&index) = self.ahead.front() {
+            let scenario = self.scenario(index);
+            let ours = play(&self.machine, &scenario);
             let theirs = actor.receive()?;
-            if !differences(scenario, &theirs, &ours).is_empty() {
-                self.suspects.push_back((self.next, theirs));
+            if !differences(&scenario, &theirs, &ours).is_empty() {
+                self.suspects.push_back((index, theirs));
             }
-            self.next += 1;
+            self.ahead.pop_front();
             self.report.played += 1;
         }
         Ok(())
@@ -227,8 +250,8 @@ impl Fuzz<'_> {
         let ours = play(&self.machine, &scenario);
         let end = End::Failed(format!("the guest died: {}", said.lines().next().unwrap_or(said)));
         let theirs = Record { end, ..Record::default() };
-        if index == self.next {
-            self.next += 1;
+        if self.ahead.front() == Some(&index) {
+            self.ahead.pop_front();
             self.report.played += 1;
         } else {
             self.suspects.pop_front();
@@ -274,6 +297,23 @@ impl Replay<'_> {
     }
 }
 
+/// The node where the actor keeps its own pages in a scenario: the first that no migrate_pages of it
+/// moves pages from.
+fn home(scenario: &Scenario) -> u16 {
+    let is_source = |node: u16| {
+        scenario.acts.iter().any(|act| match &act.step {
+            Step::MigratePages { from: Mask::Nodes { nodes, .. }, .. } => nodes.contains(&node),
+            _ => false,
+        })
+    };
+    (0..u16::MAX).find(|&node| !is_source(node)).unwrap_or_default()
+}
+
+fn changes_cpuset(scenario: &Scenario) -> bool {
+    let is_change = |step: &Step| matches!(step, Step::CgroupSet { .. } | Step::CgroupJoin { .. });
+    scenario.acts.iter().any(|act| is_change(&act.step))
+}
+
 /// What the model gives. One that falls over has ended in a way of its own.
 fn play(machine: &Machine, scenario: &Scenario) -> Record {
     let mut player = Player::new(machine.clone());
@@ -295,4 +335,21 @@ fn outline(topology: &machine::Topology) -> Outline {
     let nodes = topology.nodes().iter().map(|node| node.id.get() + 1).max().unwrap_or(1);
     let cpus = u32::try_from(topology.cpus().iter().count()).unwrap_or(1);
     Outline { nodes, cpus }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_actors_own_pages_are_where_no_call_of_the_scenario_takes_them_from() {
+        for (steps, node) in [
+            ("map a 1; mv 0 a 0", 0),
+            ("mp 0 {1} {0}", 0),
+            ("mp 0 {0} {1}; mp 0 {2} {1}", 1),
+            ("mp 0 {0,1,2} {1}", 3),
+        ] {
+            assert_eq!(home(&steps.parse().unwrap()), node, "{steps}");
+        }
+    }
 }

@@ -329,7 +329,7 @@ impl Director {
     /// Has all of our own pages on a node that no migrate_pages of the case moves pages from: those
     /// of the program and of the board too, which the processes of a case share. So a case moves
     /// and counts its own pages alone, and takes less time. Where there is no such node, on the
-    /// first.
+    /// first. Nothing is done where no result would tell.
     fn come_home(&mut self, scenario: &Scenario) -> Result<(), Unable> {
         let is_source = |node: NodeId| {
             scenario.acts.iter().any(|act| match &act.step {
@@ -337,7 +337,7 @@ impl Director {
                 _ => false,
             })
         };
-        if self.home.is_some_and(|home| !is_source(home)) {
+        if self.home.is_some_and(|home| !is_source(home)) || !tells_own_pages(scenario) {
             return Ok(());
         }
         let free = self.nodes.iter().find(|&node| !is_source(node));
@@ -370,6 +370,15 @@ impl Drop for Director {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Whether results of a scenario would tell that our own pages were moved with those of the case: what
+/// migrate_pages returns, and the counters, where a change of cpuset moves pages too.
+fn tells_own_pages(scenario: &Scenario) -> bool {
+    let has = |wanted: fn(&Step) -> bool| scenario.acts.iter().any(|act| wanted(&act.step));
+    has(|step| matches!(step, Step::MigratePages { .. }))
+        || has(|step| matches!(step, Step::CgroupSet { .. } | Step::CgroupJoin { .. }))
+            && has(|step| matches!(step, Step::Counters | Step::Trace))
 }
 
 /// Whether a mask has the bit of a node.

@@ -6,7 +6,7 @@ use std::fs;
 
 use linux::proc::kpageflags::{FrameFlags, KPageFlags};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
-use linux::proc::{smaps, vmstat};
+use linux::proc::smaps;
 use linux::sysfs::frame_map::{self, FrameMap};
 use linux::{ReadError, Root, frame_trust};
 use scenario::layout::{PAGE_BYTES, Span};
@@ -16,6 +16,14 @@ use super::board::{Board, KernelPages};
 use super::numbered;
 use super::part::{Performed, Unable};
 
+/// What is counted of migrations, as `/proc/vmstat` names it.
+const COUNTERS: [&str; 5] = [
+    "pgmigrate_success",
+    "pgmigrate_fail",
+    "thp_migration_success",
+    "thp_migration_fail",
+    "thp_migration_split",
+];
 /// Frames whose flags are read at a time.
 const BLOCK_FRAMES: u64 = 512;
 
@@ -33,7 +41,7 @@ pub(crate) struct Looker {
     /// Whether frames tell nodes: not under `pagetide run`.
     frames_tell: bool,
     flags: Option<KPageFlags>,
-    counted: BTreeMap<String, u64>,
+    counted: [u64; COUNTERS.len()],
     /// Mount points, and how results name them.
     mounts: Vec<(String, &'static str)>,
 }
@@ -59,12 +67,12 @@ impl Looker {
         // Who may not read it sees no frames either: see `nodes_by_query`.
         let flags = KPageFlags::open(&root).ok();
         let frames_tell = frame_trust::tell_nodes(&root, &frames);
-        Ok(Self { root, frames, frames_tell, flags, counted: BTreeMap::new(), mounts })
+        Ok(Self { root, frames, frames_tell, flags, counted: [0; COUNTERS.len()], mounts })
     }
 
     /// Counters are counted from now on.
-    pub(crate) fn count_from_now(&mut self) -> Result<(), ReadError> {
-        self.counted = vmstat::read(&self.root)?;
+    pub(crate) fn count_from_now(&mut self) -> Result<(), Unable> {
+        self.counted = migration_counters()?;
         Ok(())
     }
 
@@ -230,16 +238,10 @@ impl Looker {
     // ---- texts ----
 
     fn counters(&mut self) -> Result<Seen, Unable> {
-        let now = vmstat::read(&self.root)?;
-        let since = |name: &str| {
-            let count = |counters: &BTreeMap<String, u64>| counters.get(name).copied();
-            count(&now).unwrap_or(0).wrapping_sub(count(&self.counted).unwrap_or(0))
-        };
-        let mut pairs = vec![
-            ("ok", since("pgmigrate_success").to_string()),
-            ("fail", since("pgmigrate_fail").to_string()),
-        ];
-        let thp = ["thp_migration_success", "thp_migration_fail", "thp_migration_split"].map(since);
+        let now = migration_counters()?;
+        let since = |at: usize| now[at].wrapping_sub(self.counted[at]);
+        let mut pairs = vec![("ok", since(0).to_string()), ("fail", since(1).to_string())];
+        let thp = [2, 3, 4].map(since);
         if thp != [0; 3] {
             pairs.push(("thp", format!("{}/{}/{}", thp[0], thp[1], thp[2])));
         }
@@ -279,4 +281,17 @@ impl Looker {
             .retain(|sizes| sizes.mapping.range.start() < end && sizes.mapping.range.end() > start);
         Ok(sizes)
     }
+}
+
+/// The counters of [`COUNTERS`]; 0 where the kernel has none. `linux::proc::vmstat` makes a map of
+/// all, which on an emulated CPU takes longer than many a scenario.
+fn migration_counters() -> Result<[u64; COUNTERS.len()], Unable> {
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let mut counts = [0; COUNTERS.len()];
+    for (name, count) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Some(at) = COUNTERS.iter().position(|wanted| *wanted == name) {
+            counts[at] = count.parse().map_err(|_| Unable(format!("{name} is `{count}`")))?;
+        }
+    }
+    Ok(counts)
 }
