@@ -12,6 +12,7 @@ pub(crate) mod huge_fault;
 pub(crate) mod ksm;
 pub(crate) mod madvise;
 pub(crate) mod mapping;
+mod mlock;
 pub(crate) mod page_table;
 pub(crate) mod pin;
 pub(crate) mod rmap;

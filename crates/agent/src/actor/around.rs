@@ -112,10 +112,13 @@ impl Around {
     /// Makes the settings that every scenario takes for granted.
     pub(crate) fn settle(&mut self) {
         // With one area to look at, khugepaged has looked before it sleeps; else it would at ours.
+        // Reading it makes the huge zero page, here on CPU 0 and its node, for all cases: whoever
+        // needs it first chooses where it lies.
         let (address, bytes) = (FIRST_HOG - HUGE_BYTES, HUGE_BYTES);
         let anonymous = Backing::Anonymous { shared: false, hugetlb: false };
         let _ = sys::map(address, bytes, anonymous)
             .and_then(|()| sys::advise(address, bytes, libc::MADV_HUGEPAGE))
+            .and_then(|()| sys::advise(address, bytes, libc::MADV_POPULATE_READ))
             .and_then(|()| sys::protect(address, bytes, Rights::None));
         for (file, wanted) in SETTINGS {
             let Ok(was) = fs::read_to_string(file) else { continue };

@@ -2,7 +2,7 @@
 
 use crate::Machine;
 use crate::errno::Errno;
-use crate::memory::frames::{Order, PMD_ORDER, PMD_PAGES, flag};
+use crate::memory::frames::{Order, PMD_ORDER, PMD_PAGES};
 use crate::memory::hugetlb::is_hugetlb_order;
 use crate::memory::owner::{FileId, Owner};
 use crate::mm::address_space::MmId;
@@ -36,7 +36,7 @@ pub(crate) const fn page_range(address: u64, length: u64) -> (u64, u64) {
 }
 
 impl Machine {
-    fn mm_of_live(&self, task: TaskId) -> Result<MmId, Errno> {
+    pub(super) fn mm_of_live(&self, task: TaskId) -> Result<MmId, Errno> {
         self.mm_of(task).ok_or(Errno::ESRCH)
     }
 
@@ -256,48 +256,6 @@ impl Machine {
         }
         mm.merge(start, end);
         if page < end { Err(Errno::ENOMEM) } else { Ok(()) }
-    }
-
-    /// mlock(2), or mlock2(2) with MLOCK_ONFAULT.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`: there is a hole, or a page cannot be brought in.
-    pub fn mlock(
-        &mut self,
-        task: TaskId,
-        address: u64,
-        length: u64,
-        on_fault: bool,
-    ) -> Result<(), Errno> {
-        let flags = if on_fault { vm::LOCKED | vm::LOCK_ON_FAULT } else { vm::LOCKED };
-        self.change_vmas(task, address, length, |vma| vma.flags |= flags)?;
-        self.drain_lru_batch(task);
-        if !on_fault {
-            self.populate(task, address, length, None)?;
-        }
-        let id = self.mm_of_live(task)?;
-        let (start, end) = page_range(address, length);
-        for page in start..end {
-            let (entry, by_pmd) = self.entry(id, page);
-            let Some(head) = entry.mapped().map(|pfn| self.frames.head(pfn)) else { continue };
-            if by_pmd || self.frames.order(head) == 0 || self.locks_large(id, page, end) {
-                self.frames.set(head, flag::UNEVICTABLE);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether locking pages from `page` to `end` makes the large folio unevictable that entries
-    /// map there: all of it must be mapped, in one VMA (`allow_mlock_munlock`).
-    fn locks_large(&self, id: MmId, page: u64, end: u64) -> bool {
-        let mapped = |page| self.entry(id, page).0.mapped();
-        let Some((vma, head)) = self.mm(id).vma(page).zip(mapped(page)) else { return false };
-        let behind = page + u64::from(self.frames.pages(head));
-        self.behaviour.locks_large_by_entries
-            && self.frames.head(head) == head
-            && behind <= end.min(vma.end)
-            && (page..behind).zip(0..).all(|(page, n)| mapped(page) == Some(head.plus(n)))
     }
 
     /// mremap(2) that moves a whole mapping of private anonymous memory to a free place.
