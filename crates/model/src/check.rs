@@ -35,8 +35,8 @@ pub enum Broken {
     /// A page of a large folio disagrees with its head.
     #[error("frame {frame:?} is no tail of its folio")]
     Tail { frame: Pfn },
-    /// The references of a folio are not those that tasks hold.
-    #[error("folio {folio:?}: tasks hold {held} references, it counts {counted}")]
+    /// The references of a folio are not those that tasks and batches hold.
+    #[error("folio {folio:?}: tasks and batches hold {held} references, it counts {counted}")]
     References { folio: Pfn, held: u32, counted: u32 },
     /// A folio is isolated though no migration runs.
     #[error("folio {folio:?} is isolated")]
@@ -207,7 +207,8 @@ impl Machine {
 
     fn check_references(&self) -> Result<(), Broken> {
         let mut held: BTreeMap<Pfn, u32> = BTreeMap::new();
-        for &page in self.tasks.values().flat_map(|task| &task.pins) {
+        let pinned = self.tasks.values().flat_map(|task| &task.pins);
+        for &page in pinned.chain(self.cold_batches.iter().flatten()) {
             *held.entry(page).or_default() += 1;
         }
         for (&folio, &held) in &held {

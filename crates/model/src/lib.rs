@@ -86,6 +86,7 @@ pub struct Machine {
     fresh_hugetlb: BTreeSet<Pfn>,
     /// Folios on their way to the LRU, by CPU number.
     lru_batches: Vec<Vec<Pfn>>,
+    cold_batches: Vec<Vec<Pfn>>,
     tables: mm::page_table::Tables,
     mms: Vec<Option<mm::address_space::Mm>>,
     /// Numbers of address spaces that have ended, to be given again.
@@ -129,6 +130,7 @@ impl Machine {
             hugetlb: memory::hugetlb::Hugetlb::default(),
             fresh_hugetlb: BTreeSet::new(),
             lru_batches: Vec::new(),
+            cold_batches: Vec::new(),
             tables: mm::page_table::Tables::default(),
             mms: Vec::new(),
             free_mms: Vec::new(),

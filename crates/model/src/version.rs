@@ -85,6 +85,8 @@ pub(crate) struct Behaviour {
     pub(crate) new_pages_are_active: bool,
     /// Folios that a per-CPU batch holds before it is emptied (`PAGEVEC_SIZE`).
     pub(crate) lru_batch: usize,
+    /// The LRU has generations, and MADV_COLD puts every page of it into a batch (FZ-45).
+    pub(crate) cold_pages_wait: bool,
     /// munmap, MADV_DONTNEED and exit empty the batch of their CPU (FZ-27).
     pub(crate) unmap_drains_lru: bool,
     /// References to a page that is not on the LRU up to which a store, which might take it over,
@@ -159,6 +161,7 @@ const V6_1: Behaviour = Behaviour {
     vvar_is_ordinary: false,
     new_pages_are_active: false,
     lru_batch: 15,
+    cold_pages_wait: false,
     unmap_drains_lru: true,
     reuse_drains_up_to: 3,
     weighted_counts_interleave: false,
@@ -204,6 +207,7 @@ const V6_12: Behaviour = Behaviour {
     event_has_nr_split: true,
     new_pages_are_active: true,
     lru_batch: 31,
+    cold_pages_wait: true,
     scans_shmem_by_thread: true,
     scan_wants_one_reference: false,
     hint_keeps_write: false,

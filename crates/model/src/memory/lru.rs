@@ -39,15 +39,13 @@ impl Machine {
 
     /// Empties every CPU's batch (`lru_add_drain_all`).
     pub(crate) fn lru_drain_all(&mut self) {
-        (0..self.lru_batches.len()).for_each(|cpu| self.drain_batch(cpu));
+        let cpus = self.lru_batches.len().max(self.cold_batches.len());
+        (0..cpus).for_each(|cpu| self.drain_batches(cpu));
     }
 
     /// Empties the batch of one CPU (`lru_add_drain`).
     pub(crate) fn lru_drain(&mut self, cpu: CpuId) {
-        let cpu = cpu.get() as usize;
-        if cpu < self.lru_batches.len() {
-            self.drain_batch(cpu);
-        }
+        self.drain_batches(cpu.get() as usize);
     }
 
     /// Empties the batch of the CPU that a task is on, as a task does that populates memory of its
@@ -63,6 +61,39 @@ impl Machine {
         if self.behaviour.unmap_drains_lru {
             self.drain_lru_batch(task);
         }
+    }
+
+    /// MADV_COLD of a page that is on the LRU: it stays there, but since 6.12 a batch of its own
+    /// holds a reference to it, and a store that would take it over does not empty that
+    /// (`folio_deactivate`).
+    pub(crate) fn lru_deactivate(&mut self, head: Pfn, cpu: CpuId) {
+        let waits = self.behaviour.cold_pages_wait && self.frames.order(head) == 0;
+        if !waits || !self.frames.has(head, flag::LRU) {
+            return;
+        }
+        let cpu = cpu.get() as usize;
+        if self.cold_batches.len() <= cpu {
+            self.cold_batches.resize(cpu + 1, Vec::new());
+        }
+        self.frames.add_reference(head);
+        self.cold_batches[cpu].push(head);
+        if self.cold_batches[cpu].len() >= self.behaviour.lru_batch {
+            self.drain_cold_batch(cpu);
+        }
+    }
+
+    fn drain_batches(&mut self, cpu: usize) {
+        if cpu < self.lru_batches.len() {
+            self.drain_batch(cpu);
+        }
+        if cpu < self.cold_batches.len() {
+            self.drain_cold_batch(cpu);
+        }
+    }
+
+    fn drain_cold_batch(&mut self, cpu: usize) {
+        let cold = std::mem::take(&mut self.cold_batches[cpu]);
+        cold.into_iter().for_each(|head| self.drop_reference(head));
     }
 
     fn drain_batch(&mut self, cpu: usize) {

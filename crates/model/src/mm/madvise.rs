@@ -63,9 +63,8 @@ impl Machine {
             Advice::NoHugePage => flag_vmas(self, vm::NO_HUGEPAGE, vm::HUGEPAGE),
             Advice::Mergeable => flag_vmas(self, vm::MERGEABLE, 0),
             Advice::DontNeed => self.advise_each(task, mm, (start, end), Self::discard_of),
-            Advice::Cold | Advice::PageOut => {
-                self.advise_each(task, mm, (start, end), Self::cool_of)
-            }
+            Advice::Cold => self.advise_each(task, mm, (start, end), Self::cool_of),
+            Advice::PageOut => self.advise_each(task, mm, (start, end), Self::page_out_of),
             Advice::Collapse => self.advise_each(task, mm, (start, end), Self::collapse_of),
             Advice::PopulateRead => self.populate(task, address, length, Some(Access::Read)),
             Advice::PopulateWrite => self.populate(task, address, length, Some(Access::Write)),
@@ -124,8 +123,27 @@ impl Machine {
         Ok(())
     }
 
-    /// `can_madv_lru_vma`.
     fn cool_of(
+        &mut self,
+        task: TaskId,
+        mm: MmId,
+        vma: &Vma,
+        (start, end): (u64, u64),
+    ) -> Result<(), Errno> {
+        self.page_out_of(task, mm, vma, (start, end))?;
+        let cpu = self.tasks[&task].cpu;
+        for page in start..end {
+            let Some(pfn) = self.entry(mm, page).0.mapped() else { continue };
+            let head = self.frames.head(pfn);
+            if self.frames.total_mapcount(head) == 1 {
+                self.lru_deactivate(head, cpu);
+            }
+        }
+        Ok(())
+    }
+
+    /// `can_madv_lru_vma`; without swap the pages become cold and stay.
+    fn page_out_of(
         &mut self,
         task: TaskId,
         mm: MmId,

@@ -64,3 +64,25 @@ fn first_thp(world: &mut World) {
     world.machine.madvise(world.task, OTHER, HUGE * PAGE, Advice::HugePage).unwrap();
     world.machine.write(world.task, OTHER, 1).unwrap();
 }
+
+#[test]
+fn a_page_that_was_made_cold_is_copied_until_its_batch_is_emptied_since_6_12() {
+    let copied = |version, drains: bool| {
+        let mut world = World::new(version);
+        world.map(1);
+        world.write(0..1);
+        let child = world.machine.fork(world.task).unwrap();
+        world.machine.drain_lru_batch(child);
+        world.machine.munmap(child, BASE, PAGE).unwrap();
+        world.machine.madvise(world.task, BASE, PAGE, Advice::Cold).unwrap();
+        if drains {
+            world.machine.drain_lru_batch(world.task);
+        }
+        world.on_cpu(2);
+        world.write(0..1);
+        world.machine.check().unwrap();
+        world.machine.node_of(world.task, BASE) == Some(node_id(1))
+    };
+    let found = KernelVersion::ALL.map(|version| (copied(version, false), copied(version, true)));
+    assert_eq!(found, [(false, false), (true, false), (true, false)]);
+}
