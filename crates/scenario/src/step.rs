@@ -9,6 +9,13 @@ pub struct Scenario {
     pub acts: Vec<Act>,
 }
 
+impl Scenario {
+    /// Whether any step is so.
+    pub fn has(&self, is_wanted: impl Fn(&Step) -> bool) -> bool {
+        self.acts.iter().any(|act| is_wanted(&act.step))
+    }
+}
+
 /// One step, and who performs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
@@ -218,4 +225,17 @@ pub enum Step {
     WriteFile(Place),
     /// pread(2) of all pages of the file.
     ReadFile(Place),
+}
+
+impl Step {
+    /// Whether it is a migrate_pages(2) that moves pages away from a node.
+    pub fn migrates_from(&self, node: u16) -> bool {
+        let Self::MigratePages { from: Mask::Nodes { nodes, .. }, .. } = self else { return false };
+        nodes.contains(&node)
+    }
+
+    /// Whether a cpuset changes, or somebody enters one.
+    pub const fn changes_cpuset(&self) -> bool {
+        matches!(self, Self::CgroupSet { .. } | Self::CgroupJoin { .. })
+    }
 }
