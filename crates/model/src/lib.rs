@@ -86,6 +86,7 @@ pub struct Machine {
     fresh_hugetlb: BTreeSet<Pfn>,
     /// Folios on their way to the LRU, by CPU number.
     lru_batches: Vec<Vec<Pfn>>,
+    /// Folios that MADV_COLD has left waiting, by CPU number; each is referenced.
     cold_batches: Vec<Vec<Pfn>>,
     tables: mm::page_table::Tables,
     mms: Vec<Option<mm::address_space::Mm>>,

@@ -12,11 +12,10 @@ use crate::memory::alloc::Wanted;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
 use crate::memory::node::Slot;
 use crate::memory::owner::Owner;
-use crate::mm::address_space::MmId;
 use crate::mm::fault::WRITTEN;
+use crate::mm::madvise::Part;
 use crate::mm::page_table::{Entry, EntryKind};
-use crate::mm::task::TaskId;
-use crate::mm::vma::{Backing, Vma, vm};
+use crate::mm::vma::{Backing, vm};
 
 /// Why a unit was not collapsed.
 enum Uncollapsed {
@@ -27,14 +26,9 @@ enum Uncollapsed {
 }
 
 impl Machine {
-    /// Collapses all whole units of a range inside a mapping; there may be none.
-    pub(super) fn collapse_of(
-        &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
-        (start, end): (u64, u64),
-    ) -> Result<(), Errno> {
+    /// Collapses all whole units of a part of a mapping; there may be none.
+    pub(super) fn collapse_of(&mut self, part: &Part<'_>) -> Result<(), Errno> {
+        let vma = part.vma;
         let last_unit = vma.end >> PMD_ORDER << PMD_ORDER;
         let has_room = last_unit >= vma.start + u64::from(PMD_PAGES);
         let untouched = vma.backing == Backing::Anon && !vma.has(vm::HAD_ANON);
@@ -42,14 +36,14 @@ impl Machine {
             return Err(Errno::EINVAL);
         }
         self.lru_drain_all();
-        let (first, end) =
-            (start.next_multiple_of(u64::from(PMD_PAGES)) >> PMD_ORDER, end >> PMD_ORDER);
+        let first = part.start.next_multiple_of(u64::from(PMD_PAGES)) >> PMD_ORDER;
+        let end = part.end >> PMD_ORDER;
         if end < first && !self.behaviour.collapse_of_no_unit_succeeds {
             return Err(Errno::EINVAL);
         }
         let mut result = Ok(());
         for unit in first..end {
-            match self.collapse_unit(task, mm, vma, unit) {
+            match self.collapse_unit(part, unit) {
                 Ok(()) => {}
                 Err(Uncollapsed::PassOver(errno)) => result = Err(errno),
                 Err(Uncollapsed::Stop(errno)) => return Err(errno),
@@ -58,17 +52,11 @@ impl Machine {
         result
     }
 
-    fn collapse_unit(
-        &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
-        unit: u64,
-    ) -> Result<(), Uncollapsed> {
-        if vma.backing != Backing::Anon {
+    fn collapse_unit(&mut self, part: &Part<'_>, unit: u64) -> Result<(), Uncollapsed> {
+        if part.vma.backing != Backing::Anon {
             return Err(Uncollapsed::Stop(Errno::EINVAL));
         }
-        let pmd = self.mm(mm).pmd(unit);
+        let pmd = self.mm(part.mm).pmd(unit);
         let old = match pmd.kind() {
             EntryKind::Table => self.tables.entries(pmd.table_id()).to_vec(),
             EntryKind::None if self.behaviour.collapse_is_lenient => {
@@ -78,8 +66,7 @@ impl Machine {
             _ => return Ok(()),
         };
         let target = self.collapse_target(&old).map_err(Uncollapsed::PassOver)?;
-        self.copy_into_thp(task, mm, vma, unit, &old, target)
-            .map_err(|()| Uncollapsed::Stop(Errno::ENOMEM))
+        self.copy_into_thp(part, unit, &old, target).map_err(Uncollapsed::Stop)
     }
 
     /// The first node that has most of these pages, whatever else maps them.
@@ -102,13 +89,12 @@ impl Machine {
 
     fn copy_into_thp(
         &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
+        part: &Part<'_>,
         unit: u64,
         old: &[Entry],
         target: Slot,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Errno> {
+        let &Part { task, mm, vma, .. } = part;
         let by = self.allocator(task);
         let wanted = Wanted {
             order: PMD_ORDER,
@@ -119,7 +105,7 @@ impl Machine {
             cpu: by.cpu,
             movable: true,
         };
-        let head = self.allocate(&wanted).ok_or(())?;
+        let head = self.allocate(&wanted).ok_or(Errno::ENOMEM)?;
         for (at, entry) in (0..).zip(old) {
             if let Some(pfn) = entry.mapped() {
                 self.frames.copy_tokens(pfn, head.plus(at), 1);

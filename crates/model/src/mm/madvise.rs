@@ -33,8 +33,17 @@ pub enum Advice {
     PopulateWrite,
 }
 
-/// Gives an advice to the part of a mapping that it is for.
-type AdviseVma = fn(&mut Machine, TaskId, MmId, &Vma, (u64, u64)) -> Result<(), Errno>;
+/// The part of a mapping that an advice is for, in pages, and who gives it.
+pub(super) struct Part<'a> {
+    pub(super) task: TaskId,
+    pub(super) mm: MmId,
+    pub(super) vma: &'a Vma,
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+/// Gives an advice to a part of a mapping.
+type AdvisePart = fn(&mut Machine, &Part<'_>) -> Result<(), Errno>;
 
 impl Machine {
     /// madvise(2) of `[address, address + length)`.
@@ -78,7 +87,7 @@ impl Machine {
         task: TaskId,
         mm: MmId,
         (start, end): (u64, u64),
-        advise: AdviseVma,
+        advise: AdvisePart,
     ) -> Result<(), Errno> {
         if start == end {
             return Ok(());
@@ -93,47 +102,35 @@ impl Machine {
         for vma in vmas {
             has_hole |= vma.start > page;
             page = vma.end;
-            advise(self, task, mm, &vma, (vma.start.max(start), vma.end.min(end)))?;
+            let (start, end) = (vma.start.max(start), vma.end.min(end));
+            advise(self, &Part { task, mm, vma: &vma, start, end })?;
         }
         if has_hole || page < end { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// `madvise_dontneed_free_valid_vma`: locked memory keeps its pages; of hugetlb memory only
     /// whole pages go, and the range begins with one.
-    fn discard_of(
-        &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
-        (start, end): (u64, u64),
-    ) -> Result<(), Errno> {
-        if !vma.has(vm::HUGETLB) {
-            if vma.has(vm::PFNMAP) || vma.has(vm::LOCKED) {
+    fn discard_of(&mut self, part: &Part<'_>) -> Result<(), Errno> {
+        let mut end = part.end;
+        if part.vma.has(vm::HUGETLB) {
+            let unit = self.unit_pages(part.vma);
+            if !part.start.is_multiple_of(unit) {
                 return Err(Errno::EINVAL);
             }
-            self.lru_drain_after_unmap(task);
-            self.discard(mm, start, end);
-            return Ok(());
-        }
-        let unit = self.unit_pages(vma);
-        if !start.is_multiple_of(unit) {
+            end = end / unit * unit;
+        } else if part.vma.has(vm::PFNMAP | vm::LOCKED) {
             return Err(Errno::EINVAL);
         }
-        self.discard(mm, start, end / unit * unit);
+        self.lru_drain_after_unmap(part.task);
+        self.discard(part.mm, part.start, end);
         Ok(())
     }
 
-    fn cool_of(
-        &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
-        (start, end): (u64, u64),
-    ) -> Result<(), Errno> {
-        self.page_out_of(task, mm, vma, (start, end))?;
-        let cpu = self.tasks[&task].cpu;
-        for page in start..end {
-            let Some(pfn) = self.entry(mm, page).0.mapped() else { continue };
+    fn cool_of(&mut self, part: &Part<'_>) -> Result<(), Errno> {
+        self.page_out_of(part)?;
+        let cpu = self.tasks[&part.task].cpu;
+        for page in part.start..part.end {
+            let Some(pfn) = self.entry(part.mm, page).0.mapped() else { continue };
             let head = self.frames.head(pfn);
             if self.frames.total_mapcount(head) == 1 {
                 self.lru_deactivate(head, cpu);
@@ -143,19 +140,13 @@ impl Machine {
     }
 
     /// `can_madv_lru_vma`; without swap the pages become cold and stay.
-    fn page_out_of(
-        &mut self,
-        task: TaskId,
-        mm: MmId,
-        vma: &Vma,
-        (start, end): (u64, u64),
-    ) -> Result<(), Errno> {
-        if vma.has(vm::PFNMAP) || vma.has(vm::LOCKED) || vma.has(vm::HUGETLB) {
+    fn page_out_of(&mut self, part: &Part<'_>) -> Result<(), Errno> {
+        if part.vma.has(vm::PFNMAP | vm::LOCKED | vm::HUGETLB) {
             return Err(Errno::EINVAL);
         }
-        self.drain_lru_batch(task);
-        self.split_cut_folios(mm, start, end);
-        self.make_cold(mm, start, end);
+        self.drain_lru_batch(part.task);
+        self.split_cut_folios(part.mm, part.start, part.end);
+        self.make_cold(part.mm, part.start, part.end);
         Ok(())
     }
 
@@ -192,15 +183,9 @@ impl Machine {
 
     fn make_cold(&mut self, mm: MmId, start: u64, end: u64) {
         self.rewrite_entries(mm, start, end, |entry| entry.without(Entry::YOUNG));
-        for at in 0..self.mm(mm).vmas.len() {
-            let (from, upto) = {
-                let vma = &self.mm(mm).vmas[at];
-                (vma.start.max(start), vma.end.min(end))
-            };
-            for page in from..upto {
-                if let Some(pfn) = self.entry(mm, page).0.mapped() {
-                    self.frames.clear(self.frames.head(pfn), flag::ACTIVE | flag::REFERENCED);
-                }
+        for page in start..end {
+            if let Some(pfn) = self.entry(mm, page).0.mapped() {
+                self.frames.clear(self.frames.head(pfn), flag::ACTIVE | flag::REFERENCED);
             }
         }
     }

@@ -36,7 +36,7 @@ pub(crate) const fn page_range(address: u64, length: u64) -> (u64, u64) {
 }
 
 impl Machine {
-    pub(super) fn mm_of_live(&self, task: TaskId) -> Result<MmId, Errno> {
+    fn mm_of_live(&self, task: TaskId) -> Result<MmId, Errno> {
         self.mm_of(task).ok_or(Errno::ESRCH)
     }
 
@@ -168,11 +168,10 @@ impl Machine {
     ///
     /// Source: munmap(2).
     pub fn munmap(&mut self, task: TaskId, address: u64, length: u64) -> Result<(), Errno> {
-        let mm = self.mm_of_live(task)?;
-        if !address.is_multiple_of(PAGE_BYTES) || length == 0 {
+        let (mm, start, end) = self.aligned_range(task, address, length)?;
+        if length == 0 {
             return Err(Errno::EINVAL);
         }
-        let (start, end) = page_range(address, length);
         let was_mapped = self.mm(mm).vmas.get(self.mm(mm).find_from(start));
         let was_mapped = was_mapped.is_some_and(|vma| vma.start < end);
         self.unmap_range(mm, start, end)?;
@@ -229,6 +228,21 @@ impl Machine {
         Ok(())
     }
 
+    /// The address space of a task, and the pages of a range of it that begins with a page.
+    pub(super) fn aligned_range(
+        &self,
+        task: TaskId,
+        address: u64,
+        length: u64,
+    ) -> Result<(MmId, u64, u64), Errno> {
+        let id = self.mm_of_live(task)?;
+        if !address.is_multiple_of(PAGE_BYTES) {
+            return Err(Errno::EINVAL);
+        }
+        let (start, end) = page_range(address, length);
+        Ok((id, start, end))
+    }
+
     /// Applies `change` to the VMAs of a range without holes, cutting and joining as needed.
     pub(crate) fn change_vmas(
         &mut self,
@@ -237,11 +251,7 @@ impl Machine {
         length: u64,
         change: impl Fn(&mut Vma),
     ) -> Result<(), Errno> {
-        let id = self.mm_of_live(task)?;
-        if !address.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::EINVAL);
-        }
-        let (start, end) = page_range(address, length);
+        let (id, start, end) = self.aligned_range(task, address, length)?;
         if start == end {
             return Ok(());
         }

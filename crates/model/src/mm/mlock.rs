@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::memory::frames::flag;
 use crate::mm::address_space::MmId;
 use crate::mm::file::FileKind;
-use crate::mm::mapping::{PAGE_BYTES, page_range};
+use crate::mm::mapping::PAGE_BYTES;
 use crate::mm::task::TaskId;
 use crate::mm::vma::{Vma, vm};
 
@@ -27,11 +27,7 @@ impl Machine {
         length: u64,
         on_fault: bool,
     ) -> Result<(), Errno> {
-        let id = self.mm_of_live(task)?;
-        if !address.is_multiple_of(PAGE_BYTES) {
-            return Err(Errno::EINVAL);
-        }
-        let (start, end) = page_range(address, length);
+        let (id, start, end) = self.aligned_range(task, address, length)?;
         if start == end {
             return Ok(());
         }
