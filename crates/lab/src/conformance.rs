@@ -128,7 +128,7 @@ pub fn play(
 }
 
 fn fills_a_node(case: &Case) -> bool {
-    case.scenario.acts.iter().any(|act| matches!(act.step, Step::Hog { .. }))
+    case.scenario.has(|step| matches!(step, Step::Hog { .. }))
 }
 
 /// The case files of a folder, or these files, in the order of their names.

@@ -16,7 +16,7 @@ use model::{Machine, Options, ThpMode};
 use scenario::generate::{Outline, generate};
 use scenario::oracle::{Difference, differences};
 use scenario::shrink::shrink;
-use scenario::{End, Mask, Record, Scenario, Step};
+use scenario::{End, Record, Scenario, Step};
 
 pub use found::{Found, case_file};
 
@@ -193,7 +193,7 @@ impl Fuzz<'_> {
         let mut chunk: Vec<u64> = (self.next..upto).collect();
         chunk.sort_by_cached_key(|&index| {
             let scenario = self.scenario(index);
-            (home(&scenario), changes_cpuset(&scenario))
+            (home(&scenario), scenario.has(Step::changes_cpuset))
         });
         self.ahead.extend(chunk);
         self.next = upto;
@@ -300,18 +300,7 @@ impl Replay<'_> {
 /// The node where the actor keeps its own pages in a scenario: the first that no migrate_pages of it
 /// moves pages from.
 fn home(scenario: &Scenario) -> u16 {
-    let is_source = |node: u16| {
-        scenario.acts.iter().any(|act| match &act.step {
-            Step::MigratePages { from: Mask::Nodes { nodes, .. }, .. } => nodes.contains(&node),
-            _ => false,
-        })
-    };
-    (0..u16::MAX).find(|&node| !is_source(node)).unwrap_or_default()
-}
-
-fn changes_cpuset(scenario: &Scenario) -> bool {
-    let is_change = |step: &Step| matches!(step, Step::CgroupSet { .. } | Step::CgroupJoin { .. });
-    scenario.acts.iter().any(|act| is_change(&act.step))
+    (0..u16::MAX).find(|&node| !scenario.has(|step| step.migrates_from(node))).unwrap_or_default()
 }
 
 /// What the model gives. One that falls over has ended in a way of its own.

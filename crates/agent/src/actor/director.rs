@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::CpuSet;
 use rustix::thread::futex::Timespec;
-use scenario::{Act, Actor, End, Mask, Record, RecordLine, Scenario, Step};
+use scenario::{Act, Actor, End, Record, RecordLine, Scenario, Step};
 
 use super::around::{Around, retry};
 use super::board::{Board, KernelPages};
@@ -207,7 +207,7 @@ impl Director {
             }
             self.board.wait_ready(0, Some(&LOOK));
         }
-        if scenario.acts.iter().any(|act| act.step == Step::Counters) {
+        if scenario.has(|step| *step == Step::Counters) {
             self.looker.count_from_now()?;
         }
         Ok(first)
@@ -307,22 +307,19 @@ impl Director {
     /// Removes what the case has made, once its processes are gone.
     fn put_back(&mut self, scenario: &Scenario) -> Result<(), Unable> {
         for act in &scenario.acts {
-            match act.step {
-                Step::Map { kind: scenario::Kind::Tmpfs | scenario::Kind::Ramfs, area, .. } => {
-                    for (kind, _) in MOUNTS {
-                        // It is on one of them, or was not made.
-                        let _ = fs::remove_file(self.folder.join(kind).join(format!("f_{area}")));
-                    }
+            if let Step::Map { kind: scenario::Kind::Tmpfs | scenario::Kind::Ramfs, area, .. } =
+                act.step
+            {
+                for (kind, _) in MOUNTS {
+                    // It is on one of them, or was not made.
+                    let _ = fs::remove_file(self.folder.join(kind).join(format!("f_{area}")));
                 }
-                Step::CgroupSet { .. } | Step::CgroupJoin { .. } => self.home = None,
-                Step::MigratePages { ref from, .. }
-                    if self.home.is_some_and(|at| names(from, at)) =>
-                {
-                    self.home = None;
-                }
-                _ => {}
             }
         }
+        let has_moved = |home: &NodeId| {
+            scenario.has(|step| step.changes_cpuset() || step.migrates_from(home.get()))
+        };
+        self.home = self.home.filter(|home| !has_moved(home));
         self.around.restore()
     }
 
@@ -331,12 +328,7 @@ impl Director {
     /// and counts its own pages alone, and takes less time. Where there is no such node, on the
     /// first. Nothing is done where no result would tell.
     fn come_home(&mut self, scenario: &Scenario) -> Result<(), Unable> {
-        let is_source = |node: NodeId| {
-            scenario.acts.iter().any(|act| match &act.step {
-                Step::MigratePages { from, .. } => names(from, node),
-                _ => false,
-            })
-        };
+        let is_source = |node: NodeId| scenario.has(|step| step.migrates_from(node.get()));
         if self.home.is_some_and(|home| !is_source(home)) || !tells_own_pages(scenario) {
             return Ok(());
         }
@@ -375,15 +367,9 @@ impl Drop for Director {
 /// Whether results of a scenario would tell that our own pages were moved with those of the case: what
 /// migrate_pages returns, and the counters, where a change of cpuset moves pages too.
 fn tells_own_pages(scenario: &Scenario) -> bool {
-    let has = |wanted: fn(&Step) -> bool| scenario.acts.iter().any(|act| wanted(&act.step));
-    has(|step| matches!(step, Step::MigratePages { .. }))
-        || has(|step| matches!(step, Step::CgroupSet { .. } | Step::CgroupJoin { .. }))
-            && has(|step| matches!(step, Step::Counters | Step::Trace))
-}
-
-/// Whether a mask has the bit of a node.
-fn names(mask: &Mask, node: NodeId) -> bool {
-    matches!(mask, Mask::Nodes { nodes, .. } if nodes.contains(&node.get()))
+    scenario.has(|step| matches!(step, Step::MigratePages { .. }))
+        || scenario.has(Step::changes_cpuset)
+            && scenario.has(|step| matches!(step, Step::Counters | Step::Trace))
 }
 
 fn failed(unable: Unable) -> End {
