@@ -6,7 +6,7 @@ use std::fs;
 
 use linux::proc::kpageflags::{FrameFlags, KPageFlags};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
-use linux::proc::smaps;
+use linux::proc::{smaps, vmstat};
 use linux::sysfs::frame_map::{self, FrameMap};
 use linux::{ReadError, Root, frame_trust};
 use scenario::layout::{PAGE_BYTES, Span};
@@ -71,8 +71,8 @@ impl Looker {
     }
 
     /// Counters are counted from now on.
-    pub(crate) fn count_from_now(&mut self) -> Result<(), Unable> {
-        self.counted = migration_counters()?;
+    pub(crate) fn count_from_now(&mut self) -> Result<(), ReadError> {
+        self.counted = self.migration_counters()?;
         Ok(())
     }
 
@@ -237,8 +237,13 @@ impl Looker {
 
     // ---- texts ----
 
+    /// The counters of [`COUNTERS`]; 0 where the kernel has none.
+    fn migration_counters(&self) -> Result<[u64; COUNTERS.len()], ReadError> {
+        Ok(vmstat::read_some(&self.root, COUNTERS)?.map(Option::unwrap_or_default))
+    }
+
     fn counters(&mut self) -> Result<Seen, Unable> {
-        let now = migration_counters()?;
+        let now = self.migration_counters()?;
         let since = |at: usize| now[at].wrapping_sub(self.counted[at]);
         let mut pairs = vec![("ok", since(0).to_string()), ("fail", since(1).to_string())];
         let thp = [2, 3, 4].map(since);
@@ -281,17 +286,4 @@ impl Looker {
             .retain(|sizes| sizes.mapping.range.start() < end && sizes.mapping.range.end() > start);
         Ok(sizes)
     }
-}
-
-/// The counters of [`COUNTERS`]; 0 where the kernel has none. `linux::proc::vmstat` makes a map of
-/// all, which on an emulated CPU takes longer than many a scenario.
-fn migration_counters() -> Result<[u64; COUNTERS.len()], Unable> {
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let mut counts = [0; COUNTERS.len()];
-    for (name, count) in text.lines().filter_map(|line| line.split_once(' ')) {
-        if let Some(at) = COUNTERS.iter().position(|wanted| *wanted == name) {
-            counts[at] = count.parse().map_err(|_| Unable(format!("{name} is `{count}`")))?;
-        }
-    }
-    Ok(counts)
 }
