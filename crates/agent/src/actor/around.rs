@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use machine::NodeSet;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use scenario::layout::FIRST_HOG;
 use scenario::{Actor, Seen, Step};
 
@@ -217,9 +219,24 @@ fn set_mems(group: &Path, mems: &str) -> io::Result<()> {
     fs::write(group.join("cpuset.mems"), mems)
 }
 
+/// Threads stay on their CPUs: Linux before 6.2 gives those that enter a cpuset all CPUs of it
+/// (`cpuset_attach`), and then the scheduler chooses where pages come from.
 fn join(name: &str, who: Actor, board: Board) -> Performed {
     let Some(pid) = board.pid(who) else { return Ok(None) };
-    Ok(error_seen(fs::write(group(name).join("cgroup.procs"), pid.to_string())))
+    let threads = threads_with_cpus(pid);
+    let joined = fs::write(group(name).join("cgroup.procs"), pid.to_string());
+    for (thread, cpus) in threads {
+        // One that has ended meanwhile needs no CPU.
+        let _ = sched_setaffinity(Some(thread), &cpus);
+    }
+    Ok(error_seen(joined))
+}
+
+fn threads_with_cpus(pid: u32) -> Vec<(Pid, CpuSet)> {
+    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let names = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let threads = names.filter_map(Pid::from_raw);
+    threads.filter_map(|thread| Some((thread, sched_getaffinity(Some(thread)).ok()?))).collect()
 }
 
 fn pool(node: &str) -> PathBuf {
