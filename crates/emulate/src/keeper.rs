@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::call::{Answer, Call};
@@ -83,13 +84,8 @@ fn keep(listener: &Listener, supervisor: &OwnedFd) -> io::Result<()> {
 /// What can be had of a descriptor, as soon as anything can.
 fn wait(descriptor: &impl AsFd) -> io::Result<PollFlags> {
     let mut files = [PollFd::new(descriptor, PollFlags::IN)];
-    loop {
-        match poll(&mut files, None) {
-            Ok(_) => return Ok(files[0].revents()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    retry_on_intr(|| poll(&mut files, None))?;
+    Ok(files[0].revents())
 }
 
 /// This computer's answers about NUMA would be another machine's than those before.

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::call::{Answer, Call};
@@ -92,13 +93,8 @@ impl Supervisor {
     fn wait(&self) -> io::Result<(PollFlags, PollFlags)> {
         let files = [self.child.listener.as_fd(), self.watch.as_fd()];
         let mut files = files.map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN));
-        loop {
-            match poll(&mut files, None) {
-                Ok(_) => return Ok((files[0].revents(), files[1].revents())),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        retry_on_intr(|| poll(&mut files, None))?;
+        Ok((files[0].revents(), files[1].revents()))
     }
 
     /// Everything but calls. It comes first: a number of a process that has ended may be in use
@@ -106,7 +102,7 @@ impl Supervisor {
     fn asides(&mut self) -> io::Result<()> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let count = epoll::wait(&self.watch, &mut events, Some(&now))?;
+        let count = retry_on_intr(|| epoll::wait(&self.watch, &mut events, Some(&now)))?;
         events[..count].iter().for_each(|event| self.aside(event.data.u64()));
         Ok(())
     }
