@@ -30,8 +30,9 @@ use crate::survey::for_each_run;
 /// The most that one call may move: a quarter of a second's work on a computer of today, in which no
 /// progress is seen, no Ctrl-C heard, and in which Linux 6.1 lets the target change no mapping.
 const LARGEST: Bytes = Bytes::new(288 << 20);
-/// How old a look may be.
-const FRESH: Duration = Duration::from_secs(1);
+/// How old a look may be: some milliseconds pass before the call. A plan that somebody has thought about
+/// is older, and so much only passes where a computer stands still.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// What a survey of the whole process saw, where one call could move all of it to one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
