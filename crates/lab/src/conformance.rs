@@ -10,12 +10,13 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use conformance::{Player, case_machine, case_topology, kernel_version};
+use model::Machine;
 use scenario::oracle::{agrees_with_line, differences};
 use scenario::{Case, Kernel, Record, Step, parse_case_file};
 
-use crate::actor::with_actor;
+use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
 use crate::kernels::KernelSource;
 
@@ -24,6 +25,8 @@ use crate::kernels::KernelSource;
 pub const CMDLINE: &str = "nokaslr secretmem.enable=1 rcupdate.rcu_expedited=1";
 /// Cases that are sent ahead.
 const AHEAD: usize = 16;
+/// So many guests may be lost to the emulator before it is blamed no longer.
+pub(crate) const MOST_GUESTS: u32 = 3;
 /// How often a case with a full node is played again when it comes out otherwise. Now and then the
 /// node has room again by the next step; `balance_pgdat` (6.12) is suspected, and not proved.
 const AGAIN: u8 = 3;
@@ -95,36 +98,80 @@ pub fn play(
         time_limit: std::time::Duration::from_secs(1500),
         ..LabOptions::new(case_topology())?
     };
-    let guest = options.boot(&mut [], note)?;
-    let mut table = Conformance { release: guest.kernel().to_owned(), ..Conformance::default() };
-    let machine = case_machine(kernel_version(kernel));
-    with_actor(&guest, |actor| {
-        let mut waiting: VecDeque<(&Case, u8)> = cases.iter().map(|case| (case, 0)).collect();
-        let mut sent = VecDeque::new();
-        loop {
-            while sent.len() < AHEAD {
-                let Some((case, times)) = waiting.pop_front() else { break };
-                actor.send(&case.scenario).with_context(|| format!("case {}", case.number))?;
-                sent.push_back((case, times));
-            }
-            let Some((case, times)) = sent.pop_front() else { return Ok(()) };
-            let theirs = actor.receive().with_context(|| format!("case {}", case.number))?;
-            let ours = Player::new(machine.clone()).play(&case.scenario, |_| {});
-            let as_filed = agrees_with_line(&case.scenario, case.result(kernel), &theirs);
-            let agrees = as_filed && differences(&case.scenario, &theirs, &ours).is_empty();
-            if !agrees && times < AGAIN && fills_a_node(case) {
-                waiting.push_back((case, times + 1));
-                continue;
-            }
-            table.played += 1;
-            if !agrees {
-                table.deviations.push(Deviation { case: case.clone(), kernel, theirs, ours });
-            }
+    let mut playing = Playing {
+        kernel,
+        machine: case_machine(kernel_version(kernel)),
+        waiting: cases.iter().map(|case| (case, 0)).collect(),
+        sent: VecDeque::new(),
+        table: Conformance::default(),
+    };
+    for guests in 1.. {
+        let guest = options.boot(&mut [], note)?;
+        guest.kernel().clone_into(&mut playing.table.release);
+        if with_actor(&guest, |actor| playing.go_on(actor))?.is_ok() {
+            guest.power_off()?;
+            break;
         }
-    })?
-    .map_err(|error: anyhow::Error| error)?;
-    guest.power_off()?;
-    Ok(table)
+        let at = playing.give_back();
+        let death = guest.death();
+        if guests == MOST_GUESTS || !death.as_ref().is_some_and(|d| d.console.blames_emulator()) {
+            let story = death.map_or_else(|| ActorGone.to_string(), |death| death.to_string());
+            bail!("case {at}: {story}");
+        }
+        note("the emulator has ended the guest: another one goes on");
+    }
+    Ok(playing.table)
+}
+
+/// Cases on their way through guests.
+struct Playing<'a> {
+    kernel: Kernel,
+    /// Just booted.
+    machine: Machine,
+    /// Each with how often it was played.
+    waiting: VecDeque<(&'a Case, u8)>,
+    sent: VecDeque<(&'a Case, u8)>,
+    table: Conformance,
+}
+
+impl<'a> Playing<'a> {
+    /// Plays what waits.
+    fn go_on(&mut self, actor: &mut ActorLine) -> Result<(), ActorGone> {
+        loop {
+            while self.sent.len() < AHEAD {
+                let Some(&(case, times)) = self.waiting.front() else { break };
+                actor.send(&case.scenario)?;
+                self.waiting.pop_front();
+                self.sent.push_back((case, times));
+            }
+            let Some(&(case, times)) = self.sent.front() else { return Ok(()) };
+            let theirs = actor.receive()?;
+            self.sent.pop_front();
+            self.compare(case, times, theirs);
+        }
+    }
+
+    fn compare(&mut self, case: &'a Case, times: u8, theirs: Record) {
+        let ours = Player::new(self.machine.clone()).play(&case.scenario, |_| {});
+        let as_filed = agrees_with_line(&case.scenario, case.result(self.kernel), &theirs);
+        let agrees = as_filed && differences(&case.scenario, &theirs, &ours).is_empty();
+        if !agrees && times < AGAIN && fills_a_node(case) {
+            self.waiting.push_back((case, times + 1));
+            return;
+        }
+        self.table.played += 1;
+        if !agrees {
+            let case = case.clone();
+            self.table.deviations.push(Deviation { case, kernel: self.kernel, theirs, ours });
+        }
+    }
+
+    /// What was sent and has no record waits again, first of all. Names the case that was on its way.
+    fn give_back(&mut self) -> String {
+        self.sent.append(&mut self.waiting);
+        std::mem::swap(&mut self.sent, &mut self.waiting);
+        self.waiting.front().map_or_else(String::new, |(case, _)| case.number.clone())
+    }
 }
 
 fn fills_a_node(case: &Case) -> bool {

@@ -22,7 +22,7 @@ pub use found::{Found, case_file};
 
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
-use crate::conformance::CMDLINE;
+use crate::conformance::{CMDLINE, MOST_GUESTS};
 
 /// Scenarios that are sent ahead.
 const CHUNK: u64 = 64;
@@ -98,6 +98,7 @@ pub fn fuzz(
         show,
         keep,
     };
+    let mut lost_guests = 0;
     while !fuzz.is_over() {
         let guest = lab.boot(&mut [], note)?;
         let began = Instant::now();
@@ -107,7 +108,16 @@ pub fn fuzz(
         match worked? {
             Shift::Over => guest.power_off()?,
             Shift::ActorGone(index) => {
-                let console = guest.power_off().err().map(|error| error.to_string());
+                let death = guest.death();
+                if death.as_ref().is_some_and(|death| death.console.blames_emulator())
+                    && lost_guests < MOST_GUESTS
+                {
+                    note("the emulator has ended the guest: another one goes on");
+                    lost_guests += 1;
+                    continue;
+                }
+                let console = death.map(|death| death.to_string());
+                let console = console.or_else(|| Some(guest.power_off().err()?.to_string()));
                 let said = console.unwrap_or_else(|| "the actor has ended".to_owned());
                 fuzz.blame(index, &said)?;
             }

@@ -120,6 +120,9 @@ impl std::fmt::Display for Death {
         if let Some(verdict) = &console.verdict {
             write!(f, "; its console says: {verdict}")?;
         }
+        if console.blames_emulator() {
+            write!(f, ": the emulator's fault, boot another one")?;
+        }
         if !console.tail.is_empty() {
             write!(f, "\nits last lines:\n{}", console.tail)?;
         }
@@ -318,8 +321,17 @@ impl Guest {
         &self.routes
     }
 
+    /// How the guest died; `None` while it serves.
+    pub fn death(&self) -> Option<Death> {
+        self.routes.are_closed().then(|| self.post_mortem())
+    }
+
     /// The story of a guest that has stopped to answer; it is killed, if it still lives.
     pub(crate) fn gone(&self) -> GuestError {
+        GuestError::Gone(Box::new(self.post_mortem()))
+    }
+
+    fn post_mortem(&self) -> Death {
         let end = lock(&self.vm).post_mortem();
         let limit = self.time_limit.as_secs();
         let cause = match (end, self.routes.complaint()) {
@@ -330,7 +342,7 @@ impl Guest {
             (VmEnd::Killed, None) => "it stopped answering".to_owned(),
         };
         let console = Console::read(&self.log);
-        GuestError::Gone(Box::new(Death { machine: self.machine.clone(), cause, console }))
+        Death { machine: self.machine.clone(), cause, console }
     }
 }
 

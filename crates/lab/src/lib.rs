@@ -33,7 +33,7 @@ mod vm;
 
 pub use agent::protocol::{Command, WindowSize};
 pub use command::{DEFAULT_TIME_LIMIT, LabOptions, Streams, interactive, run_command};
-pub use guest::{Guest, GuestConfig, GuestError};
+pub use guest::{Death, Guest, GuestConfig, GuestError};
 pub use image::Image;
 pub use kernels::{Kernel, KernelName, KernelSource, KernelStore};
 pub use qemu::Accel;

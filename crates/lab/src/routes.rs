@@ -61,6 +61,11 @@ impl Routes {
         }
     }
 
+    /// Whether the guest is gone.
+    pub(crate) fn are_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
     /// What was wrong with the port, when that is why it was closed.
     pub(crate) fn complaint(&self) -> Option<String> {
         lock(&self.state).complaint.clone()

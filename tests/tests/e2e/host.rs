@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,13 +25,41 @@ pub(crate) struct Host {
     pub(crate) is_emulated: bool,
 }
 
-/// The booted machine of this name (as built in, with `_` for `-`) with this kernel, for one test.
+/// The booted machine of this name (as built in, with `_` for `-`) with this kernel, for one test. A guest
+/// that has died is replaced, so that one death fails one test.
 pub(crate) fn host(machine: &'static str, kernel: &'static str) -> MutexGuard<'static, Host> {
     let booted = slot(machine, kernel).get_or_init(|| Mutex::new(Host::boot(machine, kernel)));
     // A test that failed poisons the lock; what it started has been ended all the same.
-    let host = booted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut host = booted.lock().unwrap_or_else(PoisonError::into_inner);
+    if host.guest.death().is_some() {
+        *host = Host::boot(machine, kernel);
+    }
     host.write("/proc/sys/kernel/numa_balancing", "0");
     host
+}
+
+/// Runs a test on that machine. Where the emulator has ended the guest (see `lab::console`), it is run once
+/// more in a fresh one.
+#[expect(
+    clippy::print_stderr,
+    reason = "who reads a test's output must learn that it was run twice"
+)]
+pub(crate) fn play(machine: &'static str, kernel: &'static str, test: fn(&Host)) {
+    let mut guest = None;
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+        let host = host(machine, kernel);
+        guest = Some(host.guest);
+        test(&host);
+    }));
+    let Err(failure) = result else { return };
+    let death = guest.and_then(Guest::death);
+    match death.filter(|death| death.console.blames_emulator()) {
+        None => panic::resume_unwind(failure),
+        Some(death) => {
+            eprintln!("{death}");
+            test(&host(machine, kernel));
+        }
+    }
 }
 
 /// The emulated machine of this name, for one test.
