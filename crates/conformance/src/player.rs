@@ -151,6 +151,10 @@ impl Player {
 
     fn perform(&mut self, act: &Act) -> Performed {
         let Some(&task) = self.actors.get(&act.actor.0) else { return Ok(None) };
+        if !self.machine.runs(task) {
+            // Who has exited performs nothing any more.
+            return Err(End::Dead);
+        }
         match &act.step {
             Step::Map { .. } => Ok(self.map(task, &act.step)),
             Step::Fill { place, digits } => self.fill(task, *place, digits),

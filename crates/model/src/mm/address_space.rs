@@ -279,6 +279,11 @@ impl Machine {
         self.mms[id.0 as usize].as_mut().expect("an address space lives as long as it is named")
     }
 
+    /// Whether a task is there and has not exited.
+    pub fn runs(&self, task: TaskId) -> bool {
+        self.mm_of(task).is_some()
+    }
+
     pub(crate) fn mm_of(&self, task: TaskId) -> Option<MmId> {
         self.tasks.get(&task)?.mm
     }
