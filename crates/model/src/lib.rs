@@ -88,6 +88,8 @@ pub struct Machine {
     lru_batches: Vec<Vec<Pfn>>,
     /// Folios that MADV_COLD has left waiting, by CPU number; each is referenced.
     cold_batches: Vec<Vec<Pfn>>,
+    /// Of large folios that several address spaces map: those that have a slot (`mm::mappers`).
+    mappers: BTreeMap<Pfn, Vec<mm::address_space::MmId>>,
     tables: mm::page_table::Tables,
     mms: Vec<Option<mm::address_space::Mm>>,
     /// Numbers of address spaces that have ended, to be given again.
@@ -132,6 +134,7 @@ impl Machine {
             fresh_hugetlb: BTreeSet::new(),
             lru_batches: Vec::new(),
             cold_batches: Vec::new(),
+            mappers: BTreeMap::new(),
             tables: mm::page_table::Tables::default(),
             mms: Vec::new(),
             free_mms: Vec::new(),

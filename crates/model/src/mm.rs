@@ -11,6 +11,7 @@ pub(crate) mod fork;
 pub(crate) mod huge_fault;
 pub(crate) mod ksm;
 pub(crate) mod madvise;
+mod mappers;
 pub(crate) mod mapping;
 mod mlock;
 pub(crate) mod page_table;

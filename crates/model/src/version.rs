@@ -21,8 +21,19 @@ pub(crate) enum LargeShared {
     OneSubpage,
     /// By PMD mappings and the total map count: rule A.
     TotalMapcount,
-    /// By a flag that stays once two address spaces mapped it: rule B.
-    Sticky,
+    /// By the address spaces that it has noted (`crate::mm::mappers`): rule B.
+    NotedMappers,
+}
+
+/// Which pages of a large folio a store after a fork takes over (`wp_can_reuse_anon_folio`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LargeReuse {
+    /// The last one that is mapped.
+    LastPage,
+    /// None (6.10).
+    Never,
+    /// All, where one address space maps the folio alone (6.15, `__wp_can_reuse_large_anon_folio`).
+    OneMapper,
 }
 
 /// How a page that cannot be isolated is counted by migrate_pages(2) (spec 2.3).
@@ -92,6 +103,8 @@ pub(crate) struct Behaviour {
     /// References to a page that is not on the LRU up to which a store, which might take it over,
     /// empties the batch of its CPU (FZ-28).
     pub(crate) reuse_drains_up_to: u32,
+    /// Which pages of a large folio a store after a fork takes over (FZ-47).
+    pub(crate) large_reuse: LargeReuse,
     /// `MPOL_WEIGHTED_INTERLEAVE` counts in `numa_interleave` (6.4).
     pub(crate) weighted_counts_interleave: bool,
     /// Shared memory follows the thread policy in the balancing scanner (10.2).
@@ -164,6 +177,7 @@ const V6_1: Behaviour = Behaviour {
     cold_pages_wait: false,
     unmap_drains_lru: true,
     reuse_drains_up_to: 3,
+    large_reuse: LargeReuse::LastPage,
     weighted_counts_interleave: false,
     scans_shmem_by_thread: false,
     scan_wants_one_reference: true,
@@ -206,6 +220,7 @@ const V6_12: Behaviour = Behaviour {
     restore_marks_soft_dirty: false,
     event_has_nr_split: true,
     new_pages_are_active: true,
+    large_reuse: LargeReuse::Never,
     lru_batch: 31,
     cold_pages_wait: true,
     scans_shmem_by_thread: true,
@@ -224,13 +239,14 @@ const V6_12: Behaviour = Behaviour {
 const V7_3: Behaviour = Behaviour {
     balancing_keeps_user_mask: false,
     zero_weight_is_invalid: true,
-    large_shared: LargeShared::Sticky,
+    large_shared: LargeShared::NotedMappers,
     count_unisolated: CountUnisolated::PerEntry,
     huge_zero_write_allocates_thp: true,
     vvar_is_ordinary: true,
     new_pages_are_active: false,
     unmap_drains_lru: false,
     reuse_drains_up_to: 2,
+    large_reuse: LargeReuse::OneMapper,
     weighted_counts_interleave: true,
     scan_skips_local_pmd: true,
     scan_skips_confined: true,

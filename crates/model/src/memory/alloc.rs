@@ -131,6 +131,7 @@ impl Machine {
         if self.frames.has(head, flag::IN_LRU_BATCH) {
             self.leave_lru_batches(head);
         }
+        self.mappers.remove(&head);
         self.frames.free(head);
         self.nodes.zone_of(head).give(head, order);
     }

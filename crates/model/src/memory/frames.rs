@@ -60,14 +60,13 @@ pub(crate) mod flag {
     pub(crate) const EXCLUSIVE: u32 = 1 << 15;
     pub(crate) const PARTIALLY_MAPPED: u32 = 1 << 16;
     pub(crate) const DEFERRED_SPLIT: u32 = 1 << 17;
-    pub(crate) const MAPPED_SHARED: u32 = 1 << 18;
     pub(crate) const LONGTERM_PIN: u32 = 1 << 19;
     pub(crate) const POISONED: u32 = 1 << 20;
     pub(crate) const ORDER_SHIFT: u32 = 24;
 
     /// What a migration target inherits from its source (spec 7.10).
     pub(crate) const INHERITED: u32 =
-        SWAP_BACKED | DIRTY | UNEVICTABLE | REFERENCED | MAPPED_SHARED | PARTIALLY_MAPPED;
+        SWAP_BACKED | DIRTY | UNEVICTABLE | REFERENCED | PARTIALLY_MAPPED;
 }
 
 /// The words of a frame's state: an array, since the allocator has no zeroed memory for structs.

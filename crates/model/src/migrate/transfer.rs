@@ -77,6 +77,7 @@ impl Machine {
                 list.iter().for_each(|mapping| self.restore_entry(mapping, unmapped.source, target))
             }
         }
+        self.renew_mappers(unmapped.source, target);
     }
 
     /// A migration entry of `source` becomes an entry of `target` (`remove_migration_pte`). A NUMA

@@ -147,7 +147,11 @@ impl Machine {
             return; // A further part of a 1 GiB page: its first part counts.
         }
         self.frames.drop_entire_mapcount(head);
-        self.note_partial_mapping(head);
+        // Where entries map all pages one by one, none was lost.
+        let mut pages = (0..self.frames.pages(head)).map(|page| head.plus(page));
+        if pages.any(|page| self.frames.mapcount(page) == 0) {
+            self.note_partial_mapping(head);
+        }
         self.free_if_unused(head);
     }
 

@@ -13,6 +13,7 @@ use crate::mm::mapping::{PAGE_BYTES, page_range};
 use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::task::TaskId;
 use crate::mm::vma::{Backing, Vma, vm};
+use crate::version::LargeReuse;
 
 /// What an access does to its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,24 +379,19 @@ impl Machine {
         if self.frames.owner(head).is_ksm() {
             return false;
         }
-        let users = self.frames.total_mapcount(head) + self.frames.extra_references(head);
+        let held = self.frames.extra_references(head);
+        if self.frames.order(head) > 0 {
+            match self.behaviour.large_reuse {
+                LargeReuse::LastPage => {}
+                LargeReuse::Never => return false,
+                LargeReuse::OneMapper => return held == 0 && !self.is_shared_folio(head),
+            }
+        }
+        let users = self.frames.total_mapcount(head) + held;
         if self.frames.has(head, flag::IN_LRU_BATCH) && users < self.behaviour.reuse_drains_up_to {
             self.drain_lru_batch(task);
         }
         users == 1 && !self.frames.has(head, flag::IN_LRU_BATCH)
-    }
-
-    /// Another address space maps this folio: remembered for rule B of spec 1.4.
-    pub(crate) fn note_mapper(&mut self, mm: MmId, pfn: Pfn) {
-        let head = self.frames.head(pfn);
-        if self.frames.order(head) == 0 {
-            return;
-        }
-        let mut mappings = Vec::new();
-        self.mappings(head, &mut mappings);
-        if mappings.iter().any(|mapping| mapping.mm != mm) {
-            self.frames.set(head, flag::MAPPED_SHARED);
-        }
     }
 
     /// Node of a page, if one is mapped there: what a user would learn from move_pages(2).

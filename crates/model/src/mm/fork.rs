@@ -136,8 +136,8 @@ impl Machine {
         self.set_pmd(child, unit, shared);
         if pfn == head {
             self.frames.clear(head, flag::EXCLUSIVE);
-            self.frames.set(head, flag::MAPPED_SHARED);
             self.frames.add_entire_mapcount(head);
+            self.note_mapper(child, head);
         }
     }
 
@@ -155,15 +155,16 @@ impl Machine {
         if owner.is_anon() {
             self.frames.clear(pfn, flag::EXCLUSIVE);
         }
-        if self.frames.order(head) > 0 {
-            self.frames.set(head, flag::MAPPED_SHARED);
-        }
         self.frames.add_mapcount(pfn);
         if let Owner::Ksm { node } = owner {
             self.ksm.add(node, child, page);
         }
         self.set_pte(parent, page, copied);
         self.set_pte(child, page, copied);
+        let before = self.entry(child, page.saturating_sub(1)).0.mapped();
+        if page == 0 || before.map(|pfn| self.frames.head(pfn)) != Some(head) {
+            self.note_mapper(child, head);
+        }
     }
 
     /// Pages that one PMD maps.

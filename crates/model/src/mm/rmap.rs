@@ -137,8 +137,8 @@ impl Machine {
         if total <= 1 {
             return false;
         }
-        if self.behaviour.large_shared == LargeShared::Sticky {
-            return self.frames.has(head, flag::MAPPED_SHARED);
+        if self.behaviour.large_shared == LargeShared::NotedMappers {
+            return self.is_noted_as_shared(head);
         }
         self.frames.entire_mapcount(head) > 0
             || total > self.frames.pages(head).min(PMD_PAGES)

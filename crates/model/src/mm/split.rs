@@ -66,6 +66,7 @@ impl Machine {
         self.mappings(head, &mut mappings);
         let pages: Vec<Pfn> = (0..self.frames.pages(head)).map(|page| head.plus(page)).collect();
         let owner = self.frames.owner(head);
+        self.mappers.remove(&head);
         self.frames.split(head);
         for (page, &pfn) in (0..).zip(&pages) {
             self.frames.set_owner(pfn, owner.plus(page));
