@@ -3,9 +3,12 @@
 use std::fmt;
 
 use model::{Explained, Machine};
-use scenario::Scenario;
+use scenario::{End, Scenario};
 
 use crate::player::Player;
+
+/// What a step gives that kills its process.
+const DIED: &str = "killed, or exited before";
 
 /// A step, what it gave, and the migrations that it caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,7 @@ impl fmt::Display for ExplainedStep {
 
 /// Plays a scenario on `machine` and tells of every migration by which functions it came, why, how
 /// and with what result. The scenario's own `trace` steps see nothing: its events are told here.
+/// It ends with a step that kills.
 pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
     let mut player = Player::new(machine);
     player.machine_mut().trace_on();
@@ -41,11 +45,16 @@ pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
         let one = Scenario { acts: vec![act.clone()] };
         let record = player.play(&one, |_| {});
         let events = player.machine_mut().take_events();
+        let died = record.end != End::Done;
+        let seen = if died { Some(DIED) } else { record.results.first().map(|(_, text)| &**text) };
         told.push(ExplainedStep {
             step: act.to_string(),
-            seen: record.results.first().map(|(_, text)| text.clone()),
+            seen: seen.map(str::to_owned),
             migrations: model::explain(&events),
         });
+        if died {
+            break;
+        }
     }
     told
 }

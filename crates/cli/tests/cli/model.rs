@@ -48,5 +48,5 @@ fn a_machine_that_the_model_cannot_boot_is_refused() {
 fn a_step_of_a_process_that_has_exited_ends_the_scenario() {
     let output = pagetide(&["model", "explain", "map a 1; exit; touch a; where a"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "map a 1\nexit\ntouch a\n");
+    assert_eq!(text(&output.stdout), "map a 1\nexit\ntouch a -> killed, or exited before\n");
 }

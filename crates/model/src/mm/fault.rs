@@ -410,15 +410,18 @@ impl Machine {
             .is_some_and(|mm| self.entry(mm, address / PAGE_BYTES).0.kind() == EntryKind::Zero)
     }
 
-    /// 2 MiB units of a range that a PMD maps, and heads of large folios among its pages.
+    /// 2 MiB units of a range that a PMD maps to memory, and heads of large folios among its pages, that of
+    /// the huge zero page too.
     pub fn huge_units(&self, task: TaskId, address: u64, length: u64) -> (u64, u64) {
         let Some(mm) = self.mm_of(task) else { return (0, 0) };
         let (start, end) = page_range(address, length);
         let (mut pmds, mut heads) = (0, 0);
         for page in start..end {
             let (entry, by_pmd) = self.entry(mm, page);
+            let begins_unit = by_pmd && page.is_multiple_of(u64::from(PMD_PAGES));
+            heads += u64::from(begins_unit && entry.kind() == EntryKind::Zero);
             let Some(pfn) = entry.mapped() else { continue };
-            pmds += u64::from(by_pmd && page.is_multiple_of(u64::from(PMD_PAGES)));
+            pmds += u64::from(begins_unit);
             heads += u64::from(self.frames.has(pfn, flag::HEAD));
         }
         (pmds, heads)
