@@ -18,6 +18,7 @@ use scenario::{Case, Kernel, Record, Step, parse_case_file};
 
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
+use crate::guest::MOST_GUESTS;
 use crate::kernels::KernelSource;
 
 /// Words for the command line of a guest that plays cases: pages of the kernel are where they were,
@@ -25,8 +26,6 @@ use crate::kernels::KernelSource;
 pub const CMDLINE: &str = "nokaslr secretmem.enable=1 rcupdate.rcu_expedited=1";
 /// Cases that are sent ahead.
 const AHEAD: usize = 16;
-/// So many guests may be lost to the emulator before it is blamed no longer.
-pub(crate) const MOST_GUESTS: u32 = 3;
 /// How often a case with a full node is played again when it comes out otherwise. Now and then the
 /// node has room again by the next step; `balance_pgdat` (6.12) is suspected, and not proved.
 const AGAIN: u8 = 3;

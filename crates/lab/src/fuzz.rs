@@ -22,7 +22,8 @@ pub use found::{Found, case_file};
 
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
-use crate::conformance::{CMDLINE, MOST_GUESTS};
+use crate::conformance::CMDLINE;
+use crate::guest::MOST_GUESTS;
 
 /// Scenarios that are sent ahead.
 const CHUNK: u64 = 64;

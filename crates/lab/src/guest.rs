@@ -37,6 +37,9 @@ use crate::vm::{Vm, VmEnd, dies_with_its_starter};
 /// How long a guest may take to switch itself off before it is killed.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 
+/// So many guests in a row may be lost to the emulator before it is blamed no longer.
+pub(crate) const MOST_GUESTS: u32 = 3;
+
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct GuestConfig {
@@ -147,7 +150,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest, and returns when its agent serves.
+    /// Boots a guest, and returns when its agent serves. One that the emulator ends meanwhile is booted
+    /// again.
     ///
     /// # Errors
     ///
@@ -155,8 +159,17 @@ impl Guest {
     pub fn boot(config: &GuestConfig) -> Result<Self, GuestError> {
         qemu::check(&config.topology, config.image.bytes())?;
         let name = config.topology.name.clone();
-        let limit = config.time_limit;
-        Self::connect(name, config.kernel.port, limit, |agent, log| start(config, agent, log))
+        let (port, limit) = (config.kernel.port, config.time_limit);
+        let boot =
+            || Self::connect(name.clone(), port, limit, |agent, log| start(config, agent, log));
+        let is_lost = |result: &Result<Self, GuestError>| matches!(result, Err(GuestError::Gone(death)) if death.console.blames_emulator());
+        let mut result = boot();
+        for _ in 1..MOST_GUESTS {
+            if is_lost(&result) {
+                result = boot();
+            }
+        }
+        result
     }
 
     /// Starts `command`, a process of this computer that serves on its standard input as an agent
