@@ -23,6 +23,7 @@ mod few;
 pub mod filter;
 pub mod finding;
 pub mod journal;
+mod look;
 pub mod memory;
 pub mod mover;
 pub mod outcome;

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::concern::Concern;
 use crate::few::Few;
 use crate::filter::Filter;
+use crate::look::Look;
 use crate::memory::{Memory, Sharing};
 use crate::placement::{Mapping, PageSize, Run};
 use crate::route::{Destination, Pass, Route};
 use crate::survey::for_each_run;
-use crate::sweep::Look;
 use crate::target::TargetId;
 
 /// The version of the JSON form of plans and all other documents.
@@ -239,7 +239,12 @@ pub(crate) fn draft(
         ranges: mappings.iter().filter_map(|mapping| whole_mapping(mapping, filter)).collect(),
     };
     let passes: Vec<PlannedPass> = route.passes(machine).into_iter().map(whole).collect();
-    let look = Look::begin(&passes, filter);
+    let look = match passes[..] {
+        [PlannedPass { to: Destination::Node(to), .. }] if *filter == Filter::default() => {
+            Some(Look::begin(to))
+        }
+        _ => None,
+    };
     survey(memory, &mappings, passes, filter, sharing, look)
 }
 
@@ -290,7 +295,7 @@ fn survey(
             }
             for_each_run(memory, &mapping, range, |run| {
                 if let Some(look) = &mut draft.look {
-                    look.add(&run, &pass);
+                    look.add(&run, &pass.from);
                 }
                 if filter.accepts(&run) {
                     tally.add(&pass, &run, sharing, &mut draft.flows);

@@ -4,11 +4,11 @@
 //! For the same pages that call takes less than move_pages(2), which walks to the page table for
 //! each address (docs/performance.md). But it takes every page of the process, cannot be stopped, and
 //! says nothing of single pages. So it is made only for a plan that leaves no page out and has just
-//! been made, and for no more than [`LARGEST`]. What the plan's survey saw is compared with the
+//! been made, and for no more than [`LARGEST`](crate::look::LARGEST). What the plan's survey saw is compared with the
 //! kernel's counts afterwards; only where those differ is every page looked at again. Where pages are
 //! left, the mover goes on page by page, and finds out why.
 //!
-//! Called by the planner, which keeps the [`Look`], and by the mover before its first chunk. Source:
+//! Called by the mover before its first chunk. Source:
 //! behaviour spec 2.
 
 use std::collections::BTreeMap;
@@ -16,91 +16,15 @@ use std::time::{Duration, Instant};
 
 use linux::ReadError;
 use linux::calls::MoveError;
-use machine::{AddrRange, Bytes, NodeId};
+use machine::{AddrRange, NodeId};
 
 use crate::feed::{Lane, Piece};
-use crate::filter::Filter;
+use crate::look::{Look, Part};
 use crate::memory::Memory;
 use crate::outcome::Outcome;
 use crate::placement::{PageSize, Run};
 use crate::plan::{Plan, PlannedPass, PlannedRange};
-use crate::route::Destination;
 use crate::survey::for_each_run;
-
-/// The most that one call may move: a quarter of a second's work on a computer of today, in which no
-/// progress is seen, no Ctrl-C heard, and in which Linux 6.1 lets the target change no mapping.
-const LARGEST: Bytes = Bytes::new(288 << 20);
-/// How old a look may be: some milliseconds pass before the call. A plan that somebody has thought about
-/// is older, and so much only passes where a computer stands still.
-const FRESH: Duration = Duration::from_secs(10);
-
-/// What a survey of the whole process saw, where one call could move all of it to one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Look {
-    taken: Instant,
-    to: NodeId,
-    /// Base pages in all runs.
-    pages: u64,
-    parts: Vec<Part>,
-}
-
-/// One mapping.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
-    range: AddrRange,
-    /// Pages on a source node.
-    away: Vec<Run>,
-    /// Base pages on the destination.
-    home_pages: u64,
-}
-
-impl Look {
-    /// A look that has seen nothing yet; `None` when no sweep could follow.
-    pub(crate) fn begin(passes: &[PlannedPass], filter: &Filter) -> Option<Self> {
-        match passes {
-            [PlannedPass { to: Destination::Node(to), .. }] if *filter == Filter::default() => {
-                Some(Self { taken: Instant::now(), to: *to, pages: 0, parts: Vec::new() })
-            }
-            _ => None,
-        }
-    }
-
-    /// Goes on with the next mapping.
-    pub(crate) fn enter(&mut self, range: AddrRange) {
-        self.parts.push(Part { range, away: Vec::new(), home_pages: 0 });
-    }
-
-    /// Takes in a run of that mapping. More than a sweep could move is counted, and not kept.
-    pub(crate) fn add(&mut self, run: &Run, pass: &PlannedPass) {
-        let Some(part) = self.parts.last_mut() else { return };
-        if run.node == self.to {
-            part.home_pages += run.pages;
-        } else if pass.from.contains(run.node) {
-            self.pages += run.pages;
-            if self.pages <= LARGEST.pages() {
-                part.away.push(*run);
-            }
-        }
-    }
-
-    fn is_fit(&self) -> bool {
-        (1..=LARGEST.pages()).contains(&self.pages) && self.taken.elapsed() < FRESH
-    }
-
-    fn part(&self, range: AddrRange) -> Option<&Part> {
-        let at = self.parts.binary_search_by_key(&range, |part| part.range).ok()?;
-        Some(&self.parts[at])
-    }
-}
-
-impl Part {
-    /// Whether the kernel counts, on the destination alone, as many pages as there were.
-    fn has_arrived(&self, counts: &BTreeMap<NodeId, u64>, to: NodeId, pass: &PlannedPass) -> bool {
-        let away_pages: u64 = self.away.iter().map(|run| run.pages).sum();
-        counts.get(&to) == Some(&(self.home_pages + away_pages))
-            && !counts.keys().any(|&node| pass.from.contains(node))
-    }
-}
 
 /// What a sweep did. Counts are base pages.
 pub(crate) struct Sweep {
@@ -145,7 +69,9 @@ pub(crate) fn sweep(memory: &dyn Memory, plan: &Plan) -> Result<Option<Sweep>, R
     for (mapping, range) in pass.parts(&memory.mappings()?) {
         let Some(part) = look.part(range) else { continue };
         match counts.get(&range.start()) {
-            Some(counts) if part.has_arrived(counts, look.to, pass) => sweep.close(part, counts),
+            Some(counts) if part.has_arrived(counts, look.to, &pass.from) => {
+                sweep.close(part, counts)
+            }
             _ => {
                 let mut left_pages = 0;
                 for_each_run(memory, &mapping, range, |run| {
@@ -236,8 +162,12 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
+    use machine::Bytes;
+
     use super::*;
+    use crate::filter::Filter;
     use crate::journal::{Journal, Record};
+    use crate::look::{FRESH, LARGEST};
     use crate::memory::Sharing;
     use crate::memory::fake::{FakeMemory, node};
     use crate::mover::{MoveOptions, Mover};
@@ -344,7 +274,7 @@ mod tests {
         let plan = plan(&memory, Filter::default());
         let mut look = plan.look.clone().unwrap();
         let run = Run { pages: LARGEST.pages() - 1, ..look.parts[0].away[0] };
-        look.add(&run, &plan.passes[0]);
+        look.add(&run, &plan.passes[0].from);
         assert!(!look.is_fit() && look.parts[0].away.len() == 1);
         assert!(sweep(&memory, &Plan { look: Some(look), ..plan }).unwrap().is_none());
     }
