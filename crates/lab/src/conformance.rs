@@ -18,7 +18,6 @@ use scenario::{Case, Kernel, Record, Step, parse_case_file};
 
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
-use crate::guest::MOST_GUESTS;
 use crate::kernels::KernelSource;
 
 /// Words for the command line of a guest that plays cases: pages of the kernel are where they were,
@@ -104,25 +103,18 @@ pub fn play(
         sent: VecDeque::new(),
         table: Conformance::default(),
     };
-    for guests in 1.. {
-        let guest = options.boot(&mut [], note)?;
-        guest.kernel().clone_into(&mut playing.table.release);
-        if with_actor(&guest, |actor| playing.go_on(actor))?.is_ok() {
-            guest.power_off()?;
-            break;
-        }
-        let at = playing.give_back();
-        let death = guest.death();
-        if guests == MOST_GUESTS || !death.as_ref().is_some_and(|d| d.console.blames_emulator()) {
-            let story = death.map_or_else(|| ActorGone.to_string(), |death| death.to_string());
-            bail!("case {at}: {story}");
-        }
-        note("the emulator has ended the guest: another one goes on");
+    let guest = options.boot(&mut [], note)?;
+    guest.kernel().clone_into(&mut playing.table.release);
+    if let Err(gone) = with_actor(&guest, |actor| playing.go_on(actor))? {
+        let at = playing.sent.front().map_or("", |(case, _)| &case.number);
+        let story = guest.death().map_or_else(|| gone.to_string(), |death| death.to_string());
+        bail!("case {at}: {story}");
     }
+    guest.power_off()?;
     Ok(playing.table)
 }
 
-/// Cases on their way through guests.
+/// Cases on their way through the guest.
 struct Playing<'a> {
     kernel: Kernel,
     /// Just booted.
@@ -138,10 +130,9 @@ impl<'a> Playing<'a> {
     fn go_on(&mut self, actor: &mut ActorLine) -> Result<(), ActorGone> {
         loop {
             while self.sent.len() < AHEAD {
-                let Some(&(case, times)) = self.waiting.front() else { break };
-                actor.send(&case.scenario)?;
-                self.waiting.pop_front();
+                let Some((case, times)) = self.waiting.pop_front() else { break };
                 self.sent.push_back((case, times));
+                actor.send(&case.scenario)?;
             }
             let Some(&(case, times)) = self.sent.front() else { return Ok(()) };
             let theirs = actor.receive()?;
@@ -163,13 +154,6 @@ impl<'a> Playing<'a> {
             let case = case.clone();
             self.table.deviations.push(Deviation { case, kernel: self.kernel, theirs, ours });
         }
-    }
-
-    /// What was sent and has no record waits again, first of all. Names the case that was on its way.
-    fn give_back(&mut self) -> String {
-        self.sent.append(&mut self.waiting);
-        std::mem::swap(&mut self.sent, &mut self.waiting);
-        self.waiting.front().map_or_else(String::new, |(case, _)| case.number.clone())
     }
 }
 

@@ -6,12 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A breakpoint that nobody has set.
-///
-/// A kernel that patches its running code (a tracepoint, a sysctl with a static key) puts a breakpoint
-/// there for a moment. An emulated CPU of QEMU 7.2 that translates the code in that moment, while another
-/// one writes it, keeps the breakpoint for ever, and the kernel that meets it later knows of none. Seen on
-/// all kernels, always at an instruction that is patched and whole again in the dump.
+/// A breakpoint that nobody has set: what a kernel after 6.1 dies of when QEMU has translated wrongly what
+/// was being patched ([`crate::Accel::TcgParallel`]).
 const LOST_BREAKPOINT: &str = "int3: 0000 [#";
 
 /// Signs of death, worst first: in the kernel's words, our init's, and QEMU's.
@@ -53,7 +49,7 @@ impl Console {
     }
 
     /// Whether the emulator is to blame, and not who used the guest.
-    pub fn blames_emulator(&self) -> bool {
+    pub(crate) fn blames_emulator(&self) -> bool {
         self.verdict.as_ref().is_some_and(|line| line.contains(LOST_BREAKPOINT))
     }
 

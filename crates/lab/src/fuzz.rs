@@ -23,7 +23,6 @@ pub use found::{Found, case_file};
 use crate::actor::{ActorGone, ActorLine, with_actor};
 use crate::command::LabOptions;
 use crate::conformance::CMDLINE;
-use crate::guest::MOST_GUESTS;
 
 /// Scenarios that are sent ahead.
 const CHUNK: u64 = 64;
@@ -99,7 +98,6 @@ pub fn fuzz(
         show,
         keep,
     };
-    let mut lost_guests = 0;
     while !fuzz.is_over() {
         let guest = lab.boot(&mut [], note)?;
         let began = Instant::now();
@@ -109,15 +107,7 @@ pub fn fuzz(
         match worked? {
             Shift::Over => guest.power_off()?,
             Shift::ActorGone(index) => {
-                let death = guest.death();
-                if death.as_ref().is_some_and(|death| death.console.blames_emulator())
-                    && lost_guests < MOST_GUESTS
-                {
-                    note("the emulator has ended the guest: another one goes on");
-                    lost_guests += 1;
-                    continue;
-                }
-                let console = death.map(|death| death.to_string());
+                let console = guest.death().map(|death| death.to_string());
                 let console = console.or_else(|| Some(guest.power_off().err()?.to_string()));
                 let said = console.unwrap_or_else(|| "the actor has ended".to_owned());
                 fuzz.blame(index, &said)?;

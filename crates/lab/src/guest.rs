@@ -37,9 +37,6 @@ use crate::vm::{Vm, VmEnd, dies_with_its_starter};
 /// How long a guest may take to switch itself off before it is killed.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(20);
 
-/// So many guests in a row may be lost to the emulator before it is blamed no longer.
-pub(crate) const MOST_GUESTS: u32 = 3;
-
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct GuestConfig {
@@ -124,7 +121,7 @@ impl std::fmt::Display for Death {
             write!(f, "; its console says: {verdict}")?;
         }
         if console.blames_emulator() {
-            write!(f, ": the emulator's fault, boot another one")?;
+            write!(f, ": QEMU before 8.1 does this to guests whose CPUs run in parallel")?;
         }
         if !console.tail.is_empty() {
             write!(f, "\nits last lines:\n{}", console.tail)?;
@@ -150,8 +147,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest, and returns when its agent serves. One that the emulator ends meanwhile is booted
-    /// again.
+    /// Boots a guest, and returns when its agent serves.
     ///
     /// # Errors
     ///
@@ -160,16 +156,7 @@ impl Guest {
         qemu::check(&config.topology, config.image.bytes())?;
         let name = config.topology.name.clone();
         let (port, limit) = (config.kernel.port, config.time_limit);
-        let boot =
-            || Self::connect(name.clone(), port, limit, |agent, log| start(config, agent, log));
-        let is_lost = |result: &Result<Self, GuestError>| matches!(result, Err(GuestError::Gone(death)) if death.console.blames_emulator());
-        let mut result = boot();
-        for _ in 1..MOST_GUESTS {
-            if is_lost(&result) {
-                result = boot();
-            }
-        }
-        result
+        Self::connect(name, port, limit, |agent, log| start(config, agent, log))
     }
 
     /// Starts `command`, a process of this computer that serves on its standard input as an agent

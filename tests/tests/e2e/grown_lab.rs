@@ -1,12 +1,10 @@
 //! The lab as any machine: eight nodes of uneven sizes, nodes without CPUs, distances of both ways;
 //! and a guest that serves many runs, and is as it was after each.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use lab::{Command, Guest};
 use machine::{Bytes, Node, NodeId, Topology};
 
-use crate::host::{boot, play};
+use crate::host::boot;
 
 /// Eight nodes, each 32 MiB larger than the one before; four CPUs on the first four. The distance
 /// from i to j is not that from j to i.
@@ -94,17 +92,4 @@ fn a_reset_puts_pools_and_settings_back(guest: &Guest) {
     assert_ne!(read(), before);
     guest.reset().unwrap();
     assert_eq!(read(), before);
-}
-
-#[test]
-fn a_test_whose_guest_the_emulator_has_ended_is_run_once_more_in_another() {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    play("dram_cxl", "6.12", |host| {
-        if RUNS.fetch_add(1, Ordering::Relaxed) == 0 {
-            let line = "echo '<0>Oops: int3: 0000 [#1] PREEMPT SMP' >/dev/kmsg; echo c >/proc/sysrq-trigger";
-            host.sh(line);
-        }
-        assert_eq!(host.sh("echo served"), "served\n");
-    });
-    assert_eq!(RUNS.load(Ordering::Relaxed), 2);
 }

@@ -25,18 +25,18 @@ macro_rules! on_each_kernel {
         mod $test {
             #[test]
             fn v6_1() {
-                $crate::host::play(stringify!($machine), "6.1", super::$test);
+                super::$test(&$crate::host::host(stringify!($machine), "6.1"));
             }
 
             #[test]
             fn v6_12() {
-                $crate::host::play(stringify!($machine), "6.12", super::$test);
+                super::$test(&$crate::host::host(stringify!($machine), "6.12"));
             }
 
             #[cfg(feature = "newest-kernel")]
             #[test]
             fn newest() {
-                $crate::host::play(stringify!($machine), "newest", super::$test);
+                super::$test(&$crate::host::host(stringify!($machine), "newest"));
             }
         }
     )*)* };

@@ -43,8 +43,13 @@ pub(crate) struct Args {
     #[arg(long)]
     icount: bool,
 
-    /// Use KVM; refused where a probe boot with it fails.
+    /// A thread of this computer for each CPU of the guest, which else take turns on one. QEMU before
+    /// 8.1 may hang or end such a guest.
     #[arg(long, conflicts_with = "icount")]
+    parallel: bool,
+
+    /// Use KVM; refused where a probe boot with it fails.
+    #[arg(long, conflicts_with_all = ["icount", "parallel"])]
     kvm: bool,
 
     /// More words for the kernel's command line.
@@ -75,9 +80,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     options.with.clone_from(&args.with);
     options.time_limit = args.time_limit;
     options.extra_cmdline.clone_from(&args.append);
-    options.accel = match (args.icount, args.kvm) {
-        (true, _) => Accel::TcgIcount,
-        (_, true) => Accel::Kvm,
+    options.accel = match args {
+        Args { icount: true, .. } => Accel::TcgIcount,
+        Args { parallel: true, .. } => Accel::TcgParallel,
+        Args { kvm: true, .. } => Accel::Kvm,
         _ => Accel::default(),
     };
     if args.command.is_empty() {
