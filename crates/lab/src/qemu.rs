@@ -338,7 +338,7 @@ mod tests {
         let machine = Topology::new("two", nodes, Some(vec![vec![10, 21], vec![22, 10]])).unwrap();
         let line = line(&machine, Accel::Tcg, Port::Serial);
         for words in [
-            "-accel tcg,thread=multi -cpu max,-erms,-fsrm",
+            "-accel tcg,thread=single -cpu max,-erms,-fsrm",
             "-smp 4,sockets=2,cores=2,threads=1 -m 1610612736B",
             "-object memory-backend-ram,id=m0,size=1073741824B",
             "-object memory-backend-ram,id=m1,size=536870912B",
@@ -405,6 +405,12 @@ mod tests {
         );
         assert!(line.contains("target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=4M"));
         assert!((100_u64 << 30) / bandwidth_step(&machine) < 1 << 16);
+    }
+
+    #[test]
+    fn each_cpu_has_a_thread_of_its_own_where_they_shall_run_at_once() {
+        let line = line(&topology(vec![node(0, "0", 512)]), Accel::TcgParallel, Port::Serial);
+        assert!(line.contains("-accel tcg,thread=multi -cpu max,-erms,-fsrm"), "{line}");
     }
 
     #[test]
