@@ -1,13 +1,12 @@
 //! The mover against migrate_pages(2) and bare move_pages(2).
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::ensure;
 use engine::filter::Filter;
 use engine::memory::{Memory as _, Sharing};
-use engine::mover::{MoveOptions, Mover, Progress};
+use engine::mover::{MoveOptions, Mover};
 use engine::outcome::Outcome;
 use engine::pace::Limits;
 use engine::planner::{Depth, Planner, Wanted, Wish};
@@ -35,7 +34,6 @@ fn our_move(
     planner: &Planner,
     to: NodeId,
     options: MoveOptions,
-    on_progress: &(dyn Fn(&Progress) + Sync),
 ) -> anyhow::Result<(Outcome, Duration)> {
     let wish = Wish {
         route: Wanted::Route(Route::To(to)),
@@ -46,7 +44,7 @@ fn our_move(
         let (id, memory) = target.open()?;
         let plan = planner.plan(&id, &memory, &wish, Depth::Refusals)?;
         let stop = AtomicBool::new(false);
-        Ok(Mover::new(&memory, &plan, options, &stop, on_progress).run(None)?)
+        Ok(Mover::new(&memory, &plan, options, &stop, &|_| ()).run(None)?)
     })
 }
 
@@ -70,12 +68,7 @@ struct Duel {
 }
 
 impl Duel {
-    fn fight(
-        target: &mut Target,
-        rounds: usize,
-        options: MoveOptions,
-        on_progress: &(dyn Fn(&Progress) + Sync),
-    ) -> anyhow::Result<Self> {
+    fn fight(target: &mut Target, rounds: usize, options: MoveOptions) -> anyhow::Result<Self> {
         let planner = Planner::new(&Root::default())?;
         let mut duel = Self::default();
         let mut at = node(0);
@@ -86,7 +79,7 @@ impl Duel {
             duel.their_stalls.add(Duration::from_secs_f64(target.stall_us()? / 1e6));
             at = other(at);
             target.stall_us()?;
-            let (outcome, took) = our_move(target, &planner, at, options, on_progress)?;
+            let (outcome, took) = our_move(target, &planner, at, options)?;
             duel.ours.add(took);
             duel.call_count = duel.call_count.max(outcome.calls);
             duel.calls.add(Duration::from_nanos(outcome.calls_ns));
@@ -116,10 +109,10 @@ const DEFAULTS: MoveOptions =
 /// 256 MiB at default settings, idle and while a thread keeps touching it.
 pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
     let mut target = Target::start(&["a=anon:256M,node=0"])?;
-    Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, idle")?;
+    Duel::fight(&mut target, 7, DEFAULTS)?.report("move of 256 MiB, idle")?;
     drop(target);
     let mut target = Target::start(&["--cpu", "1", "a=anon:256M,node=0,touch"])?;
-    Duel::fight(&mut target, 7, DEFAULTS, &|_| ())?.report("move of 256 MiB, being touched")
+    Duel::fight(&mut target, 7, DEFAULTS)?.report("move of 256 MiB, being touched")
 }
 
 /// The same with `--max-stall`, for several limits; and how many chunks kept them.
@@ -132,26 +125,12 @@ pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
         undisturbed.add(Duration::from_secs_f64(target.stall_us()? / 1e6));
     }
     note(format!("longest stall while nothing moves: {:.1} ms", undisturbed.median() * 1e3))?;
-    for limit_ms in [10, 60] {
+    for limit_ms in [2, 10, 60] {
         let limit = Duration::from_millis(limit_ms);
         let limits = Limits { rate_per_s: None, stall_max: Some(limit) };
         let options = MoveOptions { limits, threads: 1 };
-        let calls = Mutex::new(Vec::new());
-        let on_progress = |state: &Progress| {
-            if let Ok(mut calls) = calls.lock() {
-                calls.push((state.chunk_pages, state.call));
-            }
-        };
-        Duel::fight(&mut target, 3, options, &on_progress)?
+        Duel::fight(&mut target, 5, options)?
             .report(&format!("move of 256 MiB, --max-stall {limit_ms}ms"))?;
-        let calls = calls.into_inner().unwrap_or_default();
-        let kept = calls.iter().filter(|(_, call)| *call <= limit).count();
-        let pages: u64 = calls.iter().map(|(pages, _)| pages).sum();
-        note(format!(
-            "{kept} of {} chunks kept the limit; {} pages a chunk on average",
-            calls.len(),
-            pages / (calls.len() as u64).max(1)
-        ))?;
     }
     Ok(())
 }
@@ -172,7 +151,7 @@ pub(crate) fn half_home() -> anyhow::Result<()> {
         theirs.add(timed(call)?.1);
         drop(target);
         let target = Target::start(&words)?;
-        let (outcome, took) = our_move(&target, &planner, node(1), DEFAULTS, &|_| ())?;
+        let (outcome, took) = our_move(&target, &planner, node(1), DEFAULTS)?;
         ensure!(outcome.moved_pages >= pages / 2, "only {} pages moved", outcome.moved_pages);
         ours.add(took);
     }
@@ -188,7 +167,7 @@ pub(crate) fn with_threads() -> anyhow::Result<()> {
         let (mut ours, mut theirs) = (Sample::default(), Sample::default());
         for _ in 0..5 {
             theirs.add(their_move(&target, node(1))?);
-            ours.add(our_move(&target, &planner, node(0), options, &|_| ())?.1);
+            ours.add(our_move(&target, &planner, node(0), options)?.1);
         }
         target.check()?;
         row(&format!("move of 1 GiB, {threads} threads"), &ours, "migrate_pages", &theirs)?;

@@ -70,6 +70,14 @@ impl Batch {
         count * self.lane.size.base_pages()
     }
 
+    /// Keeps the first `count` pages of the lane's size, and returns the others.
+    pub(crate) fn cut_after(&mut self, count: u64) -> Vec<Piece> {
+        let mut line = Line::default();
+        self.pieces.drain(..).for_each(|piece| line.push(piece));
+        self.pieces = line.take(count, self.lane.size);
+        line.pieces.into()
+    }
+
     /// Each page with the piece that it belongs to, in order.
     pub(crate) fn each_page(&self) -> impl Iterator<Item = (u64, &Piece)> {
         let step = self.lane.size.base_pages() * BASE_PAGE_BYTES;
@@ -194,13 +202,15 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Takes a batch back: `retry` are its pages that are worth another try.
-    pub(crate) fn give_back(&mut self, lane: Lane, retry: Vec<Piece>) {
+    /// Takes a batch back: `retry` are its pages that are worth another try, `untried` those that have not
+    /// had theirs.
+    pub(crate) fn give_back(&mut self, lane: Lane, retry: Vec<Piece>, untried: Vec<Piece>) {
         self.batches_out -= 1;
-        let lane = Lane { round: lane.round + 1, ..lane };
-        for piece in retry {
-            self.queued_pages += piece.count * lane.size.base_pages();
-            self.lanes.entry(lane).push(piece);
+        for (lane, pieces) in [(Lane { round: lane.round + 1, ..lane }, retry), (lane, untried)] {
+            for piece in pieces {
+                self.queued_pages += piece.count * lane.size.base_pages();
+                self.lanes.entry(lane).push(piece);
+            }
         }
     }
 

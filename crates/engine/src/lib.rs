@@ -32,6 +32,7 @@ pub mod page;
 pub mod placement;
 pub mod plan;
 pub mod planner;
+mod portion;
 pub mod process;
 pub mod route;
 mod settle;

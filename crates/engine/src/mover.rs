@@ -14,12 +14,13 @@ use linux::ReadError;
 use linux::calls::MoveError;
 use machine::Bytes;
 
-use crate::feed::{Batch, Feed, MAX_ROUNDS, Next};
+use crate::feed::{Batch, Feed, MAX_ROUNDS, Next, Piece};
 use crate::journal::Journal;
 use crate::memory::Memory;
 use crate::outcome::{Cause, End, Outcome, nanoseconds};
 use crate::pace::{Limits, Pace};
 use crate::plan::Plan;
+use crate::portion::Portions;
 use crate::settle::{Fate, Settled, settle};
 use crate::sweep::sweep;
 use crate::verify::verify;
@@ -163,25 +164,26 @@ struct Worker<'a, 'b> {
 impl<'a> Worker<'a, '_> {
     fn work(&self) {
         let mut pace = Pace::new(self.mover.options.limits);
-        let mut addresses = Vec::new();
-        let mut status = Vec::new();
-        while let Some(batch) = self.next(pace.chunk_pages()) {
-            addresses.clear();
-            addresses.extend(batch.each_page().map(|(address, _)| address));
-            status.resize(addresses.len(), linux::UNWRITTEN);
+        let mut portions = Portions::default();
+        while let Some(mut batch) = self.next(pace.chunk_pages()) {
+            let size_pages = batch.lane.size.base_pages();
+            let portion = (pace.portion_pages() / size_pages).max(1);
+            let pages = batch.each_page().map(|(address, _)| address);
+            portions.fill(pages, usize::try_from(portion).unwrap_or(usize::MAX));
             let memory = self.mover.memory;
             let sharing = self.mover.plan.sharing;
+            let (addresses, status) = portions.for_call();
             let called = Instant::now();
-            let result = memory.move_pages(&addresses, batch.lane.to, sharing, &mut status);
+            let result = memory.move_pages(addresses, batch.lane.to, sharing, status);
             let took = called.elapsed();
-            pace.learn(batch.pages(), took);
-            let settled = settle(memory, &batch, sharing, &status);
-            let moved_pages = self.book(&batch, &settled, result, took);
+            let status = portions.status();
+            let untried = batch.cut_after(status.len() as u64);
+            pace.learn(batch.pages(), portion * size_pages, took);
+            let settled = settle(memory, &batch, sharing, status);
+            let moved_pages = self.book(&batch, &settled, untried, result, took);
             self.rest(pace.rest(Bytes::from_pages(moved_pages), self.began.elapsed()));
         }
-        if pace.is_hopeless() {
-            self.lock().outcome.limit_out_of_reach = true;
-        }
+        self.lock().outcome.count_holds(&pace);
         self.returned.notify_all();
     }
 
@@ -223,18 +225,17 @@ impl<'a> Worker<'a, '_> {
         &self,
         batch: &Batch,
         settled: &Settled,
+        untried: Vec<Piece>,
         result: Result<(), MoveError>,
         took: Duration,
     ) -> u64 {
         let mut books = self.lock();
         let books = &mut *books;
         books.outcome.count_call(took);
-        let limit = self.mover.options.limits.stall_max;
-        books.outcome.calls_over_limit += u64::from(limit.is_some_and(|limit| took > limit));
         if let Err(error) = result {
             books.refused(batch, error);
         }
-        books.settled(batch, settled);
+        books.settled(batch, settled, untried);
         if let Some(journal) = &mut books.journal {
             journal.record(&batch.lane, &settled.moved);
         }
@@ -273,7 +274,7 @@ impl Books<'_> {
         }
     }
 
-    fn settled(&mut self, batch: &Batch, settled: &Settled) {
+    fn settled(&mut self, batch: &Batch, settled: &Settled, mut untried: Vec<Piece>) {
         let size_pages = batch.lane.size.base_pages();
         let full = self.feed.is_full(batch.lane.to, batch.lane.size);
         let mut moved_pages: u64 = settled.moved.iter().map(|piece| piece.count * size_pages).sum();
@@ -291,7 +292,11 @@ impl Books<'_> {
         }
         self.outcome.moved_pages += moved_pages;
         self.arrived[self.feed.pass_number()] += moved_pages;
-        self.feed.give_back(batch.lane, retry);
+        if full {
+            let pages = untried.drain(..).map(|piece| piece.count * size_pages).sum();
+            self.outcome.stay(Cause::NoMemory, pages);
+        }
+        self.feed.give_back(batch.lane, retry, untried);
     }
 }
 
@@ -477,6 +482,7 @@ mod tests {
             room in prop::option::of(0u64..40),
             threads in 1u32..4,
             can_migrate: bool,
+            stall_us in prop::option::of(20u64..400),
         ) {
             let memory = FakeMemory { can_migrate, ..FakeMemory::new(&nodes) };
             {
@@ -494,13 +500,35 @@ mod tests {
             let sources = nodes.matches('0').count() as u64;
             let plan = to_node_one(&memory);
             let stop = AtomicBool::new(false);
-            let outcome =
-                Mover::new(&memory, &plan, options(threads), &stop, &|_| ()).run(None).unwrap();
+            let limits = Limits { stall_max: stall_us.map(Duration::from_micros), rate_per_s: None };
+            let options = MoveOptions { limits, threads };
+            let outcome = Mover::new(&memory, &plan, options, &stop, &|_| ()).run(None).unwrap();
             prop_assert_eq!(outcome.found_pages, sources);
             prop_assert_eq!(outcome.moved_pages + outcome.stayed_pages(), sources);
             prop_assert_eq!(outcome.left_pages, outcome.stayed_pages());
             let left = memory.nodes().matches('0').count() as u64;
             prop_assert_eq!(outcome.stayed_pages(), left);
+        }
+
+        #[test]
+        fn in_portions_all_pages_move_but_those_that_are_pinned_for_good(
+            pinned in prop::collection::btree_set(0u64..60, 0..20),
+            stall_us in 20u64..400,
+        ) {
+            let memory = FakeMemory::new(&"0".repeat(60));
+            for at in &pinned {
+                let mut pages = memory.pages.lock().unwrap();
+                pages.entry(16 + at).and_modify(|page| page.pinned_calls = u32::MAX);
+            }
+            let stop = AtomicBool::new(false);
+            let limits = Limits { stall_max: Some(Duration::from_micros(stall_us)), rate_per_s: None };
+            let options = MoveOptions { limits, threads: 1 };
+            let plan = to_node_one(&memory);
+            let outcome = Mover::new(&memory, &plan, options, &stop, &|_| ()).run(None).unwrap();
+            let pinned = pinned.len() as u64;
+            prop_assert_eq!(outcome.moved_pages, 60 - pinned);
+            prop_assert_eq!(outcome.stayed_pages(), pinned);
+            prop_assert!(outcome.longest_hold_ns.is_some());
         }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use machine::NodeId;
 use serde::Serialize;
 
+use crate::pace::Pace;
+
 /// Why a page that was asked to move did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,11 +116,11 @@ pub struct Outcome {
     pub calls_ns: u64,
     /// The longest of them.
     pub longest_call_ns: u64,
-    /// Calls that took longer than the user wished.
+    /// The longest that pages were held at a time, where the user limits it: each portion's share of its
+    /// call.
+    pub longest_hold_ns: Option<u64>,
+    /// Calls that held pages longer than the user wished.
     pub calls_over_limit: u64,
-    /// Whether calls took longer than the user wished however few pages they moved, so that the wish
-    /// was kept for the pages alone.
-    pub limit_out_of_reach: bool,
     /// From the first page to the last.
     pub elapsed_ns: u64,
 }
@@ -138,8 +140,8 @@ impl Outcome {
             calls: 0,
             calls_ns: 0,
             longest_call_ns: 0,
+            longest_hold_ns: None,
             calls_over_limit: 0,
-            limit_out_of_reach: false,
             elapsed_ns: 0,
         }
     }
@@ -154,6 +156,12 @@ impl Outcome {
         self.calls += 1;
         self.calls_ns += nanoseconds(took);
         self.longest_call_ns = self.longest_call_ns.max(nanoseconds(took));
+    }
+
+    /// Adds what a worker's pace knows at its end.
+    pub(crate) fn count_holds(&mut self, pace: &Pace) {
+        self.longest_hold_ns = self.longest_hold_ns.max(pace.longest_hold().map(nanoseconds));
+        self.calls_over_limit += pace.calls_over_limit();
     }
 
     /// Pages that did not move, for any cause.

@@ -12,6 +12,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -35,6 +36,7 @@ struct Shared {
 }
 
 impl Toucher {
+    /// Returns when the thread has made its first pass: what it needs to run is there then.
     pub(crate) fn start(name: &str, mapping: Arc<Mapping>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             is_over: AtomicBool::new(false),
@@ -42,9 +44,12 @@ impl Toucher {
             lost_page: AtomicUsize::new(NO_PAGE),
         });
         let theirs = Arc::clone(&shared);
+        let (passed, first_pass) = mpsc::channel();
         let thread = thread::Builder::new()
             .name(format!("touch-{name}"))
-            .spawn(move || touch(&mapping, &theirs))?;
+            .spawn(move || touch(&mapping, &theirs, &passed))?;
+        // It ends when told so, and not before its first pass.
+        let _ = first_pass.recv();
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -68,7 +73,7 @@ impl Drop for Toucher {
     }
 }
 
-fn touch(mapping: &Mapping, shared: &Shared) {
+fn touch(mapping: &Mapping, shared: &Shared, passed: &Sender<()>) {
     let pages = mapping.pages();
     let stride = scattering_stride(pages);
     let mut last = Instant::now();
@@ -85,6 +90,10 @@ fn touch(mapping: &Mapping, shared: &Shared) {
             if found != pass - 1 {
                 shared.lost_page.store(page, Ordering::Relaxed);
             }
+        }
+        if pass == 1 {
+            // Who started it waits for this.
+            let _ = passed.send(());
         }
     }
 }

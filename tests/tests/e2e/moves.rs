@@ -25,6 +25,7 @@ pub(crate) struct Outcome {
     pub(crate) calls: u64,
     pub(crate) calls_ns: u64,
     pub(crate) longest_call_ns: u64,
+    pub(crate) longest_hold_ns: Option<u64>,
     pub(crate) elapsed_ns: u64,
 }
 

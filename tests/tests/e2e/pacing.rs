@@ -10,6 +10,7 @@ use crate::target::Target;
 on_each_kernel! {
     two_socket {
         two_threads_move_every_page_once
+        in_portions_every_page_moves_but_those_that_are_pinned
     }
 }
 
@@ -17,7 +18,7 @@ on_each_kernel_and_emulated! {
     two_socket {
         ctrl_c_stops_at_a_chunks_end_and_the_accounts_add_up
         a_rate_is_kept
-        a_limit_on_the_stall_cuts_the_move_into_calls
+        a_limit_on_the_stall_cuts_a_call_into_portions
         progress_is_lines_when_piped_and_nothing_when_quiet
         progress_is_a_bar_on_a_terminal
     }
@@ -50,15 +51,23 @@ fn a_rate_is_kept(host: &Host) {
     assert!(outcome.calls >= 5, "a tenth of a second at a time: {outcome:?}");
 }
 
-fn a_limit_on_the_stall_cuts_the_move_into_calls(host: &Host) {
+fn a_limit_on_the_stall_cuts_a_call_into_portions(host: &Host) {
     let mut target = Target::start(host, "--on-node 0 a=anon:1M,touch t=thp:4M");
-    for (area, pages) in [("a", 256), ("t", 1024)] {
-        let words = format!("--to 1 --max-stall 5ms --range {}", target.range(area, 0..pages));
+    for (area, pages, portions) in [("a", 256, 4), ("t", 1024, 2)] {
+        let words = format!("--to 1 --max-stall 1ms --range {}", target.range(area, 0..pages));
         let outcome = move_pages(host, &mut target, &words, About::Areas(&[area]));
         assert_eq!(outcome.moved_pages, pages);
-        assert!(outcome.calls >= 2, "{outcome:?}");
+        let hold_ns = outcome.longest_hold_ns.unwrap();
+        assert!(hold_ns * portions <= outcome.longest_call_ns + portions, "{outcome:?}");
         assert_eq!(target.where_is(area), format!("1*{pages}"));
     }
+}
+
+fn in_portions_every_page_moves_but_those_that_are_pinned(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:4M,pin=5");
+    let words = format!("--to 1 --max-stall 1ms --range {}", target.range("a", 0..1024));
+    let outcome = move_pages(host, &mut target, &words, About::Areas(&["a"]));
+    assert_eq!((outcome.moved_pages, outcome.stayed_only("pinned_or_busy")), (1019, 5));
 }
 
 fn two_threads_move_every_page_once(host: &Host) {

@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES/s", value_parser = parse_rate)]
     rate: Option<Bytes>,
 
-    /// Keep each call to the kernel shorter than this: 2ms. Smaller chunks are gentler and slower.
+    /// Hold pages no longer than this at a time: 2ms. Shorter is gentler and slower.
     #[arg(long, value_name = "TIME", value_parser = parse_stall)]
     max_stall: Option<Duration>,
 

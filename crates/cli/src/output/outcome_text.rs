@@ -23,12 +23,12 @@ fn write_outcome(out: &mut dyn Write, outcome: &Outcome) -> io::Result<()> {
         let longest = time(Duration::from_nanos(outcome.longest_call_ns));
         write!(out, ", {rate}/s; {} calls, the longest {longest}", outcome.calls)?;
     }
+    if let Some(hold) = outcome.longest_hold_ns {
+        write!(out, "; pages held for {} at most", time(Duration::from_nanos(hold)))?;
+    }
     writeln!(out)?;
-    if outcome.limit_out_of_reach {
-        let text = "what each call does before it moves pages takes longer than --max-stall here: it was kept for the pages, not for the calls";
-        writeln!(out, "{} {text}", paint::warn("!"))?;
-    } else if outcome.calls_over_limit > 0 {
-        writeln!(out, "{} calls took longer than --max-stall", outcome.calls_over_limit)?;
+    if outcome.calls_over_limit > 0 {
+        writeln!(out, "{} calls held pages longer than --max-stall", outcome.calls_over_limit)?;
     }
     if outcome.already_there_pages > 0 {
         writeln!(out, "already there: {}", pages(outcome.already_there_pages))?;
