@@ -63,8 +63,6 @@ struct Duel {
     their_stalls: Sample,
     /// The part of our time that the calls of move_pages took.
     calls: Sample,
-    /// The most calls that one move took.
-    call_count: u64,
 }
 
 impl Duel {
@@ -81,7 +79,6 @@ impl Duel {
             target.stall_us()?;
             let (outcome, took) = our_move(target, &planner, at, options)?;
             duel.ours.add(took);
-            duel.call_count = duel.call_count.max(outcome.calls);
             duel.calls.add(Duration::from_nanos(outcome.calls_ns));
             duel.our_stalls.add(Duration::from_secs_f64(target.stall_us()? / 1e6));
             let pages = target.areas[0].pages();
@@ -115,7 +112,7 @@ pub(crate) fn against_migrate_pages() -> anyhow::Result<()> {
     Duel::fight(&mut target, 7, DEFAULTS)?.report("move of 256 MiB, being touched")
 }
 
-/// The same with `--max-stall`, for several limits; and how many chunks kept them.
+/// The same with `--max-stall`, for several limits.
 pub(crate) fn with_bounded_stall() -> anyhow::Result<()> {
     let mut target = Target::start(&["--cpu", "1", "a=anon:256M,node=0,touch"])?;
     let mut undisturbed = Sample::default();

@@ -9,8 +9,8 @@
 //! much as it missed. The creep is chosen so that at rest one call in two hundred misses.
 //!
 //! Nobody tells how long a portion took. It counts as its share of the call, the drain included, so that it
-//! took less rather than more. A call that is much shorter than it might be is nearly all drain, and says
-//! nothing.
+//! took less rather than more. A call that is much shorter than it might be is nearly all drain, and teaches
+//! nothing; the first is told to the user all the same.
 //!
 //! Pure: time comes in as an argument.
 
@@ -27,7 +27,7 @@ const CALL_SECONDS: f64 = 0.2;
 const PAGE_SECONDS: f64 = 20e-6;
 /// What a portion that missed by a hair is multiplied with; one that missed by more shrinks by more.
 const SHRINK: f64 = 0.9;
-/// Growth a chunk, once near the limit: two hundred of them undo a miss.
+/// Growth a call, once near the limit: two hundred of them undo a miss.
 const CREEP: f64 = 1.000_53;
 /// With a rate, a chunk is at most what a tenth of a second allows.
 const CHUNKS_PER_SECOND: f64 = 10.0;
@@ -85,13 +85,16 @@ impl Pace {
     /// Learns how long a chunk of `pages` base pages took, `held` of them at a time.
     pub fn learn(&mut self, pages: u64, held: u64, took: Duration) {
         let Some(limit) = self.limits.stall_max else { return };
-        let is_full = pages * 2 >= self.chunk_pages();
-        if !is_full && self.longest_hold.is_some() {
+        let is_short = pages * 2 < self.chunk_pages();
+        if is_short && self.longest_hold.is_some() {
             return;
         }
         let hold = took.mul_f64(share(held, pages));
         self.longest_hold = self.longest_hold.max(Some(hold));
         self.calls_over_limit += u64::from(hold > limit);
+        if is_short {
+            return;
+        }
         self.page_seconds = took.as_secs_f64().max(f64::MIN_POSITIVE) * share(1, pages);
         if held > self.portion_pages() {
             // One huge page: a smaller portion would not have it any smaller.
@@ -101,7 +104,7 @@ impl Pace {
         if hold > limit {
             self.near_limit = true;
             self.portion_pages = (self.portion_pages * (SHRINK / used).max(0.5)).max(1.0);
-        } else if is_full {
+        } else {
             self.grow(used);
         }
     }
@@ -192,13 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn a_short_call_says_nothing_unless_it_is_the_first() {
+    fn a_short_call_teaches_nothing_and_is_told_of_only_if_it_is_the_first() {
         let mut pace =
             Pace::new(Limits { stall_max: Some(Duration::from_millis(10)), rate_per_s: None });
-        pace.learn(pace.chunk_pages(), pace.portion_pages(), Duration::from_millis(200));
-        let before = pace.portion_pages();
-        pace.learn(16, 16, Duration::from_millis(20));
-        assert_eq!((pace.portion_pages(), pace.calls_over_limit()), (before, 0));
+        let before = (pace.portion_pages(), pace.chunk_pages());
+        for _ in 0..2 {
+            pace.learn(16, 16, Duration::from_millis(20));
+            assert_eq!((pace.portion_pages(), pace.chunk_pages()), before);
+            assert_eq!(pace.longest_hold(), Some(Duration::from_millis(20)));
+            assert_eq!(pace.calls_over_limit(), 1);
+        }
     }
 
     #[test]
@@ -227,8 +233,9 @@ mod tests {
         fn ninety_nine_calls_in_a_hundred_keep_the_limit(limit_ms in 2u64..50, drain_us in 0.0..30_000.0f64, page_us in 0.2..20.0f64) {
             let (missed, pages) = misses(Duration::from_millis(limit_ms), drain_us, page_us, 2000);
             prop_assert!(missed <= 20, "{missed} of 2000 calls missed");
-            let full = limit_ms as f64 * 1000.0 / 1.5 / page_us;
-            prop_assert!(pages as f64 > (full / 4.0).min(32768.0 / 4.0) - 1.0, "{pages} of {full} pages used");
+            let call_pages = ((CALL_SECONDS * 1e6 - drain_us) / page_us).min(LARGE_CHUNK);
+            let full = limit_ms as f64 * 1000.0 / (1.5 * page_us + drain_us / call_pages);
+            prop_assert!(pages as f64 > (full / 2.5).min(32768.0 / 2.5) - 1.0, "{pages} of {full} pages used");
         }
     }
 }
