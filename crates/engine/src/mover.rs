@@ -41,8 +41,6 @@ pub struct Progress {
     pub moved_pages: u64,
     /// Base pages of this chunk.
     pub chunk_pages: u64,
-    /// Time of this chunk's call.
-    pub call: Duration,
     /// The longest call so far.
     pub longest_call: Duration,
     /// Time since the first chunk began.
@@ -95,7 +93,7 @@ impl<'a> Mover<'a> {
         let swept = if self.may_sweep() { sweep(self.memory, self.plan)? } else { None };
         if let Some(swept) = &swept {
             swept.book(&mut outcome);
-            self.report(&outcome, swept.found_pages, swept.took, began);
+            self.report(&outcome, swept.found_pages, began);
             if let Some(journal) = &mut journal {
                 journal.record(&swept.lane, &swept.arrived);
             }
@@ -142,11 +140,10 @@ impl<'a> Mover<'a> {
         self.options.threads == 1 && !is_paced && !self.stop.load(Ordering::Relaxed)
     }
 
-    fn report(&self, outcome: &Outcome, chunk_pages: u64, call: Duration, began: Instant) {
+    fn report(&self, outcome: &Outcome, chunk_pages: u64, began: Instant) {
         (self.on_progress)(&Progress {
             moved_pages: outcome.moved_pages,
             chunk_pages,
-            call,
             longest_call: Duration::from_nanos(outcome.longest_call_ns),
             elapsed: began.elapsed(),
         });
@@ -239,7 +236,7 @@ impl<'a> Worker<'a, '_> {
         if let Some(journal) = &mut books.journal {
             journal.record(&batch.lane, &settled.moved);
         }
-        self.mover.report(&books.outcome, batch.pages(), took, self.began);
+        self.mover.report(&books.outcome, batch.pages(), self.began);
         self.returned.notify_all();
         books.outcome.moved_pages
     }
