@@ -315,8 +315,6 @@ fn has_scan(pagemap: &Pagemap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::iter;
-
     use linux::calls::open_pidfd;
     use linux::sys::{Backing, OwnMemory};
 
@@ -329,13 +327,9 @@ mod tests {
         LinuxMemory::open(&Root::default(), pid, open_pidfd(pid).unwrap()).unwrap()
     }
 
-    /// Other tests map memory beside it: while the kernel merges two mappings, a reader may find neither.
     fn mapping_at(memory: &LinuxMemory, address: u64) -> Mapping {
-        let found = || {
-            let mappings = memory.mappings().unwrap();
-            mappings.into_iter().find(|mapping| mapping.range.contains(address))
-        };
-        iter::repeat_with(found).flatten().next().unwrap()
+        let mappings = memory.mappings().unwrap();
+        mappings.into_iter().find(|mapping| mapping.range.contains(address)).unwrap()
     }
 
     fn tally_of(memory: &LinuxMemory, range: AddrRange) -> (Tally, Unplaced) {
@@ -430,21 +424,9 @@ mod tests {
         let range = own.range();
         (0..300).for_each(|page| own.write(range.start() + page * BASE_PAGE_BYTES, 1));
         let memory = ourselves();
-        let line = || {
-            let start = mapping_at(&memory, range.start()).range.start();
-            let lines = numa_maps::read(&Root::default(), std::process::id()).unwrap();
-            lines.into_iter().find(|line| line.start == start)
-        };
-        // Memory of other tests may be merged into this mapping, or leave it, at any moment.
-        let (tally, line) = loop {
-            let before = line();
-            let (tally, _) = tally_of(&memory, mapping_at(&memory, range.start()).range);
-            match line() {
-                after if after != before => {}
-                Some(line) => break (tally, line),
-                None => {}
-            }
-        };
+        let lines = numa_maps::read(&Root::default(), std::process::id()).unwrap();
+        let line = lines.iter().find(|line| line.start == range.start()).unwrap();
+        let (tally, _) = tally_of(&memory, range);
         assert_eq!(tally.by_node(), line.pages);
     }
 }

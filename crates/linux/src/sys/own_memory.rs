@@ -4,7 +4,7 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
-use machine::{AddrRange, Bytes};
+use machine::{AddrRange, BASE_PAGE_BYTES, Bytes};
 
 /// How [`OwnMemory`] is to be backed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,9 @@ pub enum Backing {
 }
 
 /// Private anonymous memory that is unmapped when dropped. Nothing in it is ever lent out as a
-/// reference, so that the kernel may do with it what it likes.
+/// reference, so that the kernel may do with it what it likes. It lies between two pages that
+/// nobody may touch, so that the kernel merges no other mapping with it: its range is a line of
+/// `/proc/PID/maps` for as long as it lives.
 #[derive(Debug)]
 pub struct OwnMemory {
     mapped: NonNull<libc::c_void>,
@@ -34,20 +36,24 @@ impl OwnMemory {
     ///
     /// # Errors
     ///
-    /// What mmap(2) or madvise(2) says; `EINVAL` for a size that no address space has.
+    /// What mmap(2), mprotect(2) or madvise(2) says; `EINVAL` for a size that no address space has.
     pub fn map(size: Bytes, backing: Backing) -> io::Result<Self> {
-        const HUGE: u64 = 2 << 20;
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-        let spare = if backing == Backing::HugePages { HUGE } else { 0 };
-        let whole = size.get().checked_add(spare).ok_or_else(invalid)?;
+        let align = match backing {
+            Backing::BasePages => BASE_PAGE_BYTES,
+            Backing::HugePages => 2 << 20,
+        };
+        // Room to align, and a page before and after.
+        let whole = size.get().checked_add(align + BASE_PAGE_BYTES).ok_or_else(invalid)?;
         let mapped_bytes = usize::try_from(whole).map_err(|_| invalid())?;
+        let bytes = usize::try_from(size.get()).map_err(|_| invalid())?;
         // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches no
         // memory that exists.
         let mapped = unsafe {
             libc::mmap(
                 ptr::null_mut(),
                 mapped_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
+                libc::PROT_NONE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
@@ -57,16 +63,20 @@ impl OwnMemory {
             return Err(io::Error::last_os_error());
         }
         let mapped = NonNull::new(mapped).ok_or_else(invalid)?;
-        let first = mapped.addr().get() as u64;
-        let start = if spare > 0 { first.next_multiple_of(HUGE) } else { first };
+        let start = (mapped.addr().get() as u64 + BASE_PAGE_BYTES).next_multiple_of(align);
         let range = AddrRange::new(start, start + size.get()).ok_or_else(invalid)?;
         let memory = Self { mapped, mapped_bytes, range };
+        let first = memory.pointer(start).cast();
+        // SAFETY: the range lies within our own mapping, which nothing points into yet.
+        if unsafe { libc::mprotect(first, bytes, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         let advice = match backing {
             Backing::BasePages => libc::MADV_NOHUGEPAGE,
             Backing::HugePages => libc::MADV_HUGEPAGE,
         };
-        // SAFETY: the range is our own mapping, and both advices leave its contents alone.
-        let advised = unsafe { libc::madvise(mapped.as_ptr(), mapped_bytes, advice) };
+        // SAFETY: the range is our own memory, and both advices leave its contents alone.
+        let advised = unsafe { libc::madvise(first, bytes, advice) };
         // EINVAL: this kernel was built without huge pages, so base pages are all there is.
         match io::Error::last_os_error() {
             error if advised != 0 && error.raw_os_error() != Some(libc::EINVAL) => Err(error),
@@ -119,7 +129,11 @@ impl Drop for OwnMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
+    use crate::Root;
+    use crate::proc::maps;
 
     #[test]
     fn what_is_written_is_read_back_and_the_rest_is_zero() {
@@ -134,6 +148,19 @@ mod tests {
         let memory = OwnMemory::map(Bytes::new(4 << 20), Backing::HugePages).unwrap();
         assert_eq!(memory.range().start() % (2 << 20), 0);
         assert_eq!(memory.range().bytes(), Bytes::new(4 << 20));
+    }
+
+    #[test]
+    fn its_range_is_a_mapping_of_its_own_whatever_is_mapped_beside_it() {
+        let memories: Vec<_> =
+            iter::repeat_with(|| OwnMemory::map(Bytes::new(8192), Backing::BasePages))
+                .map(Result::unwrap)
+                .take(20)
+                .collect();
+        let mapped = maps::read(&Root::default(), std::process::id()).unwrap();
+        for memory in &memories {
+            assert!(mapped.iter().any(|mapping| mapping.range == memory.range()));
+        }
     }
 
     #[test]
