@@ -19,8 +19,9 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
     let took = match kind.as_str() {
         "map" => repeat(count, sys::map_touch_unmap)?,
         "ask" => repeat(count, sys::get_mempolicy)?,
-        "ask-bare" => ask_bare(count)?,
-        "ask-by-256" => ask_by_256(count)?,
+        "ask-bare" => answered_bare(count, || repeat(count, sys::get_mempolicy))?,
+        "ask-bare-by-256" => answered_bare(count / 256 * 256, || ask_by(256, count))?,
+        "ask-by-256" => ask_by(256, count)?,
         "move" => move_pages(usize::try_from(count)?)?,
         _ => anyhow::bail!("no load {kind}"),
     };
@@ -36,29 +37,34 @@ fn repeat(count: u64, call: fn() -> io::Result<()>) -> anyhow::Result<Duration> 
     Ok(began.elapsed())
 }
 
-/// A thread asks, and this one answers.
-fn ask_bare(count: u64) -> anyhow::Result<Duration> {
+/// A thread asks, or what it starts, and this one answers so many calls.
+fn answered_bare(
+    count: u64,
+    ask: impl FnOnce() -> anyhow::Result<Duration> + Send,
+) -> anyhow::Result<Duration> {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let asker = std::thread::spawn(move || {
-        let listener = sys::intercept_get_mempolicy()?;
-        sender.send(listener).context("nobody listens")?;
-        repeat(count, sys::get_mempolicy)
-    });
-    sys::answer_bare(&receiver.recv()?, count)?;
-    asker.join().map_err(|_| anyhow::anyhow!("the asking thread panicked"))?
+    std::thread::scope(|scope| {
+        let asker = scope.spawn(move || {
+            let listener = sys::intercept_get_mempolicy()?;
+            sender.send(listener).context("nobody listens")?;
+            ask()
+        });
+        sys::answer_bare(&receiver.recv()?, count)?;
+        asker.join().map_err(|_| anyhow::anyhow!("the asking thread panicked"))?
+    })
 }
 
-/// So many calls, by 256 processes at once; from when all are there until all have ended.
-fn ask_by_256(count: u64) -> anyhow::Result<Duration> {
+/// So many calls, by `processes` at once; from when all are there until all have ended.
+fn ask_by(processes: u64, count: u64) -> anyhow::Result<Duration> {
     let program = std::env::current_exe()?;
     let start = || {
         Command::new(&program)
-            .args(["load", "ask-when-told", &(count / 256).to_string()])
+            .args(["load", "ask-when-told", &(count / processes).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
     };
-    let mut askers = (0..256).map(|_| start()).collect::<io::Result<Vec<_>>>()?;
+    let mut askers = (0..processes).map(|_| start()).collect::<io::Result<Vec<_>>>()?;
     for asker in &mut askers {
         wait_for_byte(asker.stdout.as_mut().context("no stdout")?)?;
     }

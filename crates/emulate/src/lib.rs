@@ -12,6 +12,7 @@
 //! | `filter` | which calls are handed over: a BPF program |
 //! | `launch` | forks the child, which shows itself the files, installs the filter and execs |
 //! | `supervisor` | the loop: receives, answers, and never parks a call |
+//! | `crowd` | whether callers queue up, and how they are received and woken then |
 //! | `keeper` | lets calls through when the supervisor has died |
 //! | `world` | the machine of the model, and the processes that live on it |
 //! | `settle` | places the pages that appeared since the last look |
@@ -45,6 +46,7 @@
 mod affinity;
 mod call;
 mod calls;
+mod crowd;
 mod error;
 mod explain;
 mod filter;

@@ -8,6 +8,7 @@ use model::{KernelVersion, Machine, Options};
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::process::WaitStatus;
 
+use crate::crowd::Crowd;
 use crate::error::RunError;
 use crate::explain::Explain;
 use crate::keeper::Keeper;
@@ -70,6 +71,7 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
         watch,
         signals,
         child,
+        crowd: Crowd::default(),
         keeper,
         status: None,
     };

@@ -13,6 +13,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::call::{Answer, Call};
 use crate::calls;
+use crate::crowd::Crowd;
 use crate::explain::Explain;
 use crate::keeper::Keeper;
 use crate::launch::Child;
@@ -27,6 +28,15 @@ const SIGNALS: u64 = u64::MAX;
 const SHOWN: u64 = u64::MAX - 1;
 const TRACERS: u64 = u64::MAX - 2;
 
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// What a poll has seen.
+#[derive(Debug)]
+struct Ready {
+    listener: PollFlags,
+    others: bool,
+}
+
 /// Everything that takes part.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -38,6 +48,7 @@ pub(crate) struct Supervisor {
     pub(crate) watch: OwnedFd,
     pub(crate) signals: Signals,
     pub(crate) child: Child,
+    pub(crate) crowd: Crowd,
     pub(crate) keeper: Keeper,
     pub(crate) status: Option<WaitStatus>,
 }
@@ -64,14 +75,15 @@ impl Supervisor {
         // The program is not there yet: the calls until then are of our own making.
         self.world.execs(self.child.pid, self.child.pid);
         self.shown.started(&mut self.world, self.child.pid, self.child.entered);
+        let mut seen = None;
         loop {
-            let (listener, others) = self.wait()?;
-            if !others.is_empty() {
+            let ready = seen.take().map_or_else(|| self.ready(None), Ok)?;
+            if ready.others {
                 self.asides()?;
             }
-            if listener.contains(PollFlags::IN) {
-                self.next_call();
-            } else if listener.contains(PollFlags::HUP) {
+            if ready.listener.contains(PollFlags::IN) {
+                seen = self.next_call()?;
+            } else if ready.listener.contains(PollFlags::HUP) {
                 break;
             }
         }
@@ -85,24 +97,23 @@ impl Supervisor {
         Ok(self.status)
     }
 
-    /// What there is of the listener, and of all others.
+    /// Waits for the listener or for any other, at most for `timeout`.
     ///
     /// The listener is polled itself, beside an epoll of the others: the kernel then wakes us on the CPU
     /// of the caller, which is about to sleep. Through an epoll it would look for an idle CPU, and caller
     /// and supervisor would change places at each call.
-    fn wait(&self) -> io::Result<(PollFlags, PollFlags)> {
+    fn ready(&self, timeout: Option<&Timespec>) -> io::Result<Ready> {
         let files = [self.child.listener.as_fd(), self.watch.as_fd()];
         let mut files = files.map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN));
-        retry_on_intr(|| poll(&mut files, None))?;
-        Ok((files[0].revents(), files[1].revents()))
+        retry_on_intr(|| poll(&mut files, timeout))?;
+        Ok(Ready { listener: files[0].revents(), others: !files[1].revents().is_empty() })
     }
 
     /// Everything but calls. It comes first: a number of a process that has ended may be in use
     /// again.
     fn asides(&mut self) -> io::Result<()> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let count = retry_on_intr(|| epoll::wait(&self.watch, &mut events, Some(&now)))?;
+        let count = retry_on_intr(|| epoll::wait(&self.watch, &mut events, Some(&NOW)))?;
         events[..count].iter().for_each(|event| self.aside(event.data.u64()));
         Ok(())
     }
@@ -134,9 +145,11 @@ impl Supervisor {
         self.reap(WaitOptions::NOHANG);
     }
 
-    fn next_call(&mut self) {
+    /// Receives a call and answers it. What was seen meanwhile, if another call waits.
+    fn next_call(&mut self) -> io::Result<Option<Ready>> {
         // ENOENT: the caller went away meanwhile.
-        let Ok(call) = self.child.listener.receive() else { return };
+        let Ok(call) = self.child.listener.receive() else { return Ok(None) };
+        let seen = self.look_behind(&call)?;
         if let Some(recorder) = &mut self.recorder {
             recorder.received(&mut self.world, &call);
         }
@@ -153,6 +166,19 @@ impl Supervisor {
         }
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
+        Ok(seen)
+    }
+
+    /// What there is besides `call`, which was received and not answered, if another call waits.
+    fn look_behind(&mut self, call: &Call) -> io::Result<Option<Ready>> {
+        if !self.crowd.may_wait_behind(call.tid) {
+            return Ok(None);
+        }
+        let seen = Some(self.ready(Some(&NOW))?).filter(|it| it.listener.contains(PollFlags::IN));
+        if self.crowd.waits_behind(seen.is_some()) {
+            self.child.listener.wake_here(!self.crowd.is_crowd());
+        }
+        Ok(seen)
     }
 
     fn tell(&mut self, call: &Call, answer: Answer) {

@@ -68,8 +68,7 @@ impl AsFd for Listener {
 }
 
 impl Listener {
-    /// Takes a listener into use, and asks the kernel to hand the CPU over directly (6.6 and
-    /// later; before that answers are slower, and that is all).
+    /// Takes a listener into use.
     ///
     /// # Errors
     ///
@@ -83,9 +82,16 @@ impl Listener {
         let received = NonNull::new(page.cast()).filter(|_| page != libc::MAP_FAILED);
         let received = received.ok_or_else(io::Error::last_os_error)?;
         let listener = Self { descriptor, received };
-        // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
-        unsafe { libc::ioctl(listener.raw(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
+        listener.wake_here(true);
         Ok(listener)
+    }
+
+    /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`: whether a caller that is answered is woken on this CPU, which
+    /// it is handed directly when we wait, or on any (6.6 and later; before that on any).
+    pub(crate) fn wake_here(&self, here: bool) {
+        let flags = if here { SYNC_WAKE_UP } else { 0 };
+        // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
+        unsafe { libc::ioctl(self.raw(), SET_FLAGS as libc::Ioctl, flags) };
     }
 
     fn raw(&self) -> i32 {
