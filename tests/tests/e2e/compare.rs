@@ -3,7 +3,7 @@
 
 use lab::Output;
 
-use crate::host::{Host, emulated, host};
+use crate::host::{Host, Starter, emulated, host};
 use crate::target::Target;
 
 /// What is run on every machine, as lines of shell. `THEIRS` is numactl's migratepages.
@@ -109,11 +109,14 @@ fn compare(machine: &'static str) {
         let its_memory = ["bind:1", "N1", "exit code 0"].map(str::to_owned);
         assert!(its_memory.iter().all(|word| said.contains(word)), "$ {line}\n{said:?}");
     }
-    let emulated = all(&emulated(machine), "/usr/bin/migratepages", on_two_sockets);
     let mut differences = String::new();
-    for ((line, real), (_, emulated)) in real.iter().zip(&emulated) {
-        if real != emulated {
-            differences.push_str(&format!("$ {line}\n{}", difference(real, emulated)));
+    for starter in Starter::ALL {
+        let emulated = all(&emulated(machine, starter), "/usr/bin/migratepages", on_two_sockets);
+        for ((line, real), (_, emulated)) in real.iter().zip(&emulated) {
+            if real != emulated {
+                let difference = difference(real, emulated);
+                differences.push_str(&format!("$ {line} # {starter:?}\n{difference}"));
+            }
         }
     }
     assert!(differences.is_empty(), "- is a real kernel, + is pagetide run\n{differences}");
@@ -121,13 +124,23 @@ fn compare(machine: &'static str) {
 
 /// Every line with what it printed, masked.
 fn all(host: &Host, theirs: &str, on_two_sockets: bool) -> Vec<(String, Vec<String>)> {
+    // In the guest a user plays, who may do no more than the least of those who start `pagetide run`.
+    let becomes = if host.is_emulated { "" } else { "as-user 65534" };
+    if !host.is_emulated {
+        host.sh("mkdir -p /home/user && chown 65534 /home/user");
+    }
     let play = |line: &str| {
         let line = line.replace("THEIRS", theirs);
-        let output = host.run(&["timeout", "120", "sh", "-c", &format!("cd $HOME; {line}")]);
-        (line.replace(theirs, "migratepages"), lines(&output))
+        let mut words = vec!["timeout", "120"];
+        if !host.is_emulated {
+            words.extend([host.target, "as-user", "65534", "env", "HOME=/home/user"]);
+        }
+        let script = format!("cd $HOME; {line}");
+        words.extend(["sh", "-c", &script]);
+        (line.replace(theirs, "migratepages"), lines(&host.run(&words)))
     };
     let mut played: Vec<_> = LINES.iter().map(|line| play(line)).collect();
-    let mut target = Target::start(host, "--on-node 0 a=anon:32M");
+    let mut target = Target::start_by(host, becomes, "--on-node 0 a=anon:32M");
     for line in ABOUT_A_PROCESS {
         let (_, said) = play(&line.replace("PID", &target.pid()));
         let pid = target.pid();

@@ -3,7 +3,7 @@
 use lab::Output;
 use serde_json::Value;
 
-use crate::host::{Host, TARGET};
+use crate::host::Host;
 use crate::said::refusal;
 use crate::target::Target;
 
@@ -16,11 +16,16 @@ on_each_kernel! {
     }
 }
 
-on_each_kernel_and_emulated! {
+on_each_kernel_and_emulated_by_root! {
     two_socket {
         a_page_of_its_own_is_explained_and_goes_there_and_back
         a_thp_is_one_folio_wherever_in_it_one_asks
         a_shared_page_stays_and_its_sharers_are_named
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         the_zero_page_is_on_no_node
         a_page_of_a_file_is_told_with_its_place_in_the_file
         memory_that_was_never_touched_has_no_page
@@ -208,7 +213,7 @@ fn a_page_is_found_by_mapping_and_offset(host: &Host) {
 fn a_user_is_told_what_he_could_not_see(host: &Host) {
     let mut target = Target::start_by(host, "as-user 1000", "--on-node 0 a=anon:1M");
     let address = format!("{:x}", target.area("a").start);
-    let words = ["env", "HOME=/root", TARGET, "as-user", "1000", "pagetide", "explain"];
+    let words = ["env", "HOME=/root", host.target, "as-user", "1000", "pagetide", "explain"];
     let pid = target.pid();
     let words: Vec<&str> = words.into_iter().chain([&*pid, &*address, "--try", "--json"]).collect();
     let output = host.run(&words);
@@ -222,7 +227,7 @@ fn a_user_is_told_what_he_could_not_see(host: &Host) {
     target.check();
     let other = Target::start(host, "a=anon:1M");
     let (pid, address) = (other.pid(), format!("{:x}", other.area("a").start));
-    let words = [TARGET, "as-user", "1000", "pagetide", "explain", &pid, &address];
+    let words = [host.target, "as-user", "1000", "pagetide", "explain", &pid, &address];
     assert!(refusal(&host.run(&words), 3).contains("CAP_SYS_PTRACE"));
 }
 

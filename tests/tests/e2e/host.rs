@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,12 +23,42 @@ pub(crate) struct Host {
     pub(crate) guest: &'static Guest,
     /// No guest, but the agent under `pagetide run`.
     pub(crate) is_emulated: bool,
+    /// The target program there.
+    pub(crate) target: &'static str,
+    /// Not the name of another host on this computer: those that are emulated see each other's processes.
+    pub(crate) name: &'static str,
+}
+
+/// Who starts `pagetide run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Starter {
+    Root,
+    /// User nobody, who may make user namespaces where this computer lets users do so.
+    User,
+    /// Root of a container: without a capability, and without the right to make a namespace.
+    Contained,
+}
+
+impl Starter {
+    pub(crate) const ALL: [Self; 3] = [Self::Root, Self::User, Self::Contained];
+
+    /// What starts a command so.
+    fn words(self) -> Vec<&'static str> {
+        match self {
+            Self::Root => vec![],
+            Self::User => {
+                vec!["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+            }
+            Self::Contained => pagetide_tests::contained(),
+        }
+    }
 }
 
 /// The booted machine of this name (as built in, with `_` for `-`) with this kernel, for one test. A guest
 /// that has died is replaced, so that one death fails one test.
 pub(crate) fn host(machine: &'static str, kernel: &'static str) -> MutexGuard<'static, Host> {
-    let booted = slot(machine, kernel).get_or_init(|| Mutex::new(Host::boot(machine, kernel)));
+    let booted =
+        slot((machine, kernel, None)).get_or_init(|| Mutex::new(Host::boot(machine, kernel)));
     // A test that failed poisons the lock; what it started has been ended all the same.
     let mut host = booted.lock().unwrap_or_else(PoisonError::into_inner);
     if host.guest.death().is_some() {
@@ -38,20 +69,20 @@ pub(crate) fn host(machine: &'static str, kernel: &'static str) -> MutexGuard<'s
 }
 
 /// The emulated machine of this name, for one test.
-pub(crate) fn emulated(machine: &'static str) -> MutexGuard<'static, Host> {
-    let started = slot(machine, EMULATED).get_or_init(|| Mutex::new(Host::emulate(machine)));
+pub(crate) fn emulated(machine: &'static str, starter: Starter) -> MutexGuard<'static, Host> {
+    let slot = slot((machine, "6.12", Some(starter)));
+    let started = slot.get_or_init(|| Mutex::new(Host::emulate(machine, starter)));
     started.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stands for a kernel's name among the slots.
-const EMULATED: &str = "emulated";
-
+/// A machine, a kernel, and who emulates it, if it is no guest.
+type Key = (&'static str, &'static str, Option<Starter>);
 type Slot = OnceLock<Mutex<Host>>;
 
-fn slot(machine: &'static str, kernel: &'static str) -> &'static Slot {
-    static SLOTS: Mutex<BTreeMap<(&str, &str), &Slot>> = Mutex::new(BTreeMap::new());
+fn slot(key: Key) -> &'static Slot {
+    static SLOTS: Mutex<BTreeMap<Key, &Slot>> = Mutex::new(BTreeMap::new());
     let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
-    slots.entry((machine, kernel)).or_insert_with(|| Box::leak(Box::default()))
+    slots.entry(key).or_insert_with(|| Box::leak(Box::default()))
 }
 
 impl Host {
@@ -65,30 +96,37 @@ impl Host {
         files.extend([PathBuf::from(TARGET), theirs.clone()]);
         files.extend(python_modules());
         let guest = Box::leak(Box::new(boot(built_in(machine), kernel, &files, "")));
-        let host = Self { guest, is_emulated: false };
+        let host = Self { guest, is_emulated: false, target: TARGET, name: "guest" };
         host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
         host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
         host
     }
 
-    /// The agent under `pagetide run`. Its commands find `pagetide`, and have a home of their own.
-    fn emulate(machine: &str) -> Self {
-        let machine = machine.replace('_', "-");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&machine);
-        fs::create_dir_all(&folder).unwrap();
-        let link = folder.join("pagetide");
-        let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink(pagetide_binary(), &link).unwrap();
-        let path = format!("{}:{}", folder.display(), env::var("PATH").unwrap());
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(pagetide_binary());
-        command
-            .args(["run", "--machine", &machine, "--"])
-            .arg(env!("CARGO_BIN_EXE_pagetide-agent"));
-        command.env("PATH", path).env("HOME", &folder);
-        let guest = Guest::attach(&machine, command, TIME_LIMIT);
-        let guest = guest.unwrap_or_else(|error| panic!("{error}"));
-        Self { guest: Box::leak(Box::new(guest)), is_emulated: true }
+    /// The agent under `pagetide run`, in a mount namespace of its own: our programs are where everybody
+    /// finds them, and `/root` and `/dev/shm` are everybody's, and of this host alone.
+    fn emulate(machine: &str, starter: Starter) -> Self {
+        const STAGE: &str = "mount --bind \"$0\" /mnt && mount --bind \"$1\" /root && \
+                             mount -t tmpfs shm /dev/shm && shift && exec \"$@\"";
+        let name = format!("{}-{starter:?}", machine.replace('_', "-"));
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        fs::create_dir_all(&home).unwrap();
+        fs::set_permissions(&home, Permissions::from_mode(0o1777)).unwrap();
+        let binary = pagetide_binary();
+        let folder = binary.parent().expect("a file is in a folder");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", STAGE]).arg(folder).arg(home).args(starter.words());
+        // Last, since who becomes somebody else loses the signal.
+        command.args(["setpriv", "--pdeathsig", "KILL", "--", "/mnt/pagetide"]);
+        command.args(["run", "--machine", &machine.replace('_', "-"), "--", "/mnt/pagetide-agent"]);
+        command.env("PATH", format!("/mnt:{}", env::var("PATH").unwrap())).env("HOME", "/root");
+        let guest = Guest::attach(&name, command, TIME_LIMIT);
+        let guest = Box::leak(Box::new(guest.unwrap_or_else(|error| panic!("{error}"))));
+        let name = match starter {
+            Starter::Root => "root",
+            Starter::User => "user",
+            Starter::Contained => "cont",
+        };
+        Self { guest, is_emulated: true, target: "/mnt/pagetide-target", name }
     }
 
     /// Runs a command to its end.
@@ -165,8 +203,8 @@ fn python_modules() -> [PathBuf; 3] {
     ["__init__.py", "aliases.py", "utf_8.py"].map(|name| encodings.join(name))
 }
 
-/// The target program, here and in the guest.
-pub(crate) const TARGET: &str = env!("CARGO_BIN_EXE_pagetide-target");
+/// The target program, here and in a guest.
+const TARGET: &str = env!("CARGO_BIN_EXE_pagetide-target");
 /// `pagetide` of the same profile. It is the binary of another package, so cargo does not build it
 /// for these tests.
 pub(crate) fn pagetide_binary() -> PathBuf {

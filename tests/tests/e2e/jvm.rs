@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lab::{Guest, Output};
 
-use crate::host::{boot, built_in, emulated};
+use crate::host::{Starter, boot, built_in, emulated};
 
 /// Debian's Java, from openjdk-17-jre-headless.
 const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
@@ -78,7 +78,10 @@ fn compare(machine: &'static str) {
     real.power_off().unwrap();
     assert!(expected.contains("NUMA Support: Enabled"), "{expected}");
     assert!(expected.contains("fc000000 interleave:0"), "{expected}");
-    assert_eq!(expected, heap(emulated(machine).guest), "left: a real kernel; right: pagetide run");
+    for starter in Starter::ALL {
+        let said = heap(emulated(machine, starter).guest);
+        assert_eq!(expected, said, "left: a real kernel; right: pagetide run, {starter:?}");
+    }
 }
 
 fn files() -> Vec<PathBuf> {

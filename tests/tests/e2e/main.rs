@@ -42,15 +42,44 @@ macro_rules! on_each_kernel {
     )*)* };
 }
 
-/// The same for tests of what must hold under `pagetide run` too.
+/// The same for tests of what must hold under `pagetide run` too, whoever starts it.
 macro_rules! on_each_kernel_and_emulated {
     ($($machine:ident { $($test:ident)* })*) => {
         on_each_kernel! { $($machine { $($test)* })* }
 
         mod emulated { $($(
+            mod $test {
+                use crate::host::{Starter, emulated};
+
+                #[test]
+                fn by_root() {
+                    super::super::$test(&emulated(stringify!($machine), Starter::Root));
+                }
+
+                #[test]
+                fn by_a_user() {
+                    super::super::$test(&emulated(stringify!($machine), Starter::User));
+                }
+
+                #[test]
+                fn contained() {
+                    super::super::$test(&emulated(stringify!($machine), Starter::Contained));
+                }
+            }
+        )*)* }
+    };
+}
+
+/// The same for tests of what a user without a capability may not do or see.
+macro_rules! on_each_kernel_and_emulated_by_root {
+    ($($machine:ident { $($test:ident)* })*) => {
+        on_each_kernel! { $($machine { $($test)* })* }
+
+        mod emulated_by_root { $($(
             #[test]
             fn $test() {
-                super::$test(&$crate::host::emulated(stringify!($machine)));
+                use crate::host::{Starter, emulated};
+                super::$test(&emulated(stringify!($machine), Starter::Root));
             }
         )*)* }
     };

@@ -2,7 +2,7 @@
 
 use lab::Output;
 
-use crate::host::{Host, TARGET};
+use crate::host::Host;
 use crate::moves::Outcome;
 use crate::program::Ended;
 use crate::said::refusal;
@@ -20,7 +20,7 @@ on_each_kernel! {
 /// Runs `pagetide` as user 1000, who has a home of his own.
 fn as_user(host: &Host, words: &str) -> Output {
     host.sh("mkdir -p /home/user && chown 1000 /home/user");
-    let start = ["env", "HOME=/home/user", TARGET, "as-user", "1000", "pagetide"];
+    let start = ["env", "HOME=/home/user", host.target, "as-user", "1000", "pagetide"];
     host.run(&start.into_iter().chain(words.split(' ')).collect::<Vec<_>>())
 }
 

@@ -1,6 +1,6 @@
 //! Destinations without room: refused before the first page, or told apart when they fill up midway.
 
-use crate::host::{Host, TARGET};
+use crate::host::Host;
 use crate::moves::{About, Move, move_pages};
 use crate::program::Program;
 use crate::target::Target;
@@ -14,7 +14,7 @@ on_each_kernel! {
 
 /// A process that holds all of node 1 but 16 MiB.
 fn hog(host: &Host) -> Program {
-    let mut hog = Program::start(host, &[TARGET, "hog", "1", "0"]);
+    let mut hog = Program::start(host, &[host.target, "hog", "1", "0"]);
     let ready = hog.line();
     assert!(ready.starts_with("ready"), "{ready}");
     hog

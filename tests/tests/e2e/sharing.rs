@@ -5,10 +5,15 @@ use crate::moves::{About, move_pages};
 use crate::numa_maps::{self, Placement};
 use crate::target::Target;
 
-on_each_kernel_and_emulated! {
+on_each_kernel_and_emulated_by_root! {
     two_socket {
         pages_shared_with_a_forked_child_stay_and_move_when_asked_for
         shared_memory_of_two_processes_stays_and_moves_when_asked_for
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         shared_memory_of_one_process_is_its_own
         the_cache_of_a_mapped_file_moves
         the_plan_names_who_shares

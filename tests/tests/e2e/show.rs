@@ -53,10 +53,11 @@ fn pages_where(tally: &Value, key: &str, value: &str) -> u64 {
 
 fn show_counts_what_the_kernel_counts(host: &Host) {
     let areas = "a=anon:3M,nodes=0,1 t=thp:4M,node=1 s=shm:1M,node=0 h=heap:1M,node=1 z=zero:1M";
-    let target = Target::start(host, &format!("--name counted {areas}"));
+    let name = format!("counted-{}", host.name);
+    let target = Target::start(host, &format!("--name {name} {areas}"));
     let kernel = numa_maps::read(host, target.pid);
-    let process = shown(host, "counted");
-    assert_eq!((&process["pid"], &process["name"]), (&target.pid.into(), &"counted".into()));
+    let process = shown(host, &name);
+    assert_eq!((&process["pid"], &process["name"]), (&target.pid.into(), &name.into()));
     assert_eq!(by_node(&process["tally"]), numa_maps::sum(&kernel));
     assert_eq!(pages_where(&process["tally"], "size", "thp"), 1024);
     assert!(pages_where(&process["tally"], "kind", "heap") >= 256);

@@ -12,9 +12,14 @@ on_each_kernel! {
     }
 }
 
-on_each_kernel_and_emulated! {
+on_each_kernel_and_emulated_by_root! {
     two_socket {
         a_process_that_may_move_as_a_whole_moves_by_one_call
+    }
+}
+
+on_each_kernel_and_emulated! {
+    two_socket {
         a_move_of_a_whole_process_is_undone
     }
 }

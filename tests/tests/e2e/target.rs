@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::host::{Host, TARGET};
+use crate::host::Host;
 use crate::program::Program;
 
 /// A target that runs, with its areas.
@@ -23,10 +23,10 @@ impl Target {
 
     /// Starts one through another task of the target program, such as `recycle 77`.
     pub(crate) fn start_by(host: &Host, task: &str, words: &str) -> Self {
-        let mut argv = vec![TARGET];
+        let mut argv = vec![host.target];
         if !task.is_empty() {
             argv.extend(task.split(' '));
-            argv.push(TARGET);
+            argv.push(host.target);
         }
         argv.extend(words.split_whitespace());
         let mut program = Program::start(host, &argv);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::host::{Host, TARGET};
+use crate::host::Host;
 use crate::program::{Ended, Program, SIGCONT, SIGINT, SIGKILL, SIGSTOP};
 use crate::said::refusal;
 use crate::target::Target;
@@ -309,7 +309,7 @@ fn trace_ends_with_its_target(host: &Host) {
 }
 
 fn trace_says_what_a_user_needs(host: &Host) {
-    let line = refusal(&host.run(&[TARGET, "as-user", "1000", "pagetide", "trace"]), 3);
+    let line = refusal(&host.run(&[host.target, "as-user", "1000", "pagetide", "trace"]), 3);
     assert!(line.contains("EACCES") && line.contains("CAP_DAC_OVERRIDE"), "{line}");
 }
 

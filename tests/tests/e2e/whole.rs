@@ -11,10 +11,15 @@ on_each_kernel! {
     }
 }
 
+on_each_kernel_and_emulated_by_root! {
+    two_socket {
+        with_include_shared_nothing_of_a_process_stays
+    }
+}
+
 on_each_kernel_and_emulated! {
     two_socket {
         every_page_of_a_process_moves_but_those_that_others_map
-        with_include_shared_nothing_of_a_process_stays
         a_process_is_found_by_its_name
         pages_that_are_written_meanwhile_lose_no_write
         locked_memory_moves_and_stays_locked
@@ -51,9 +56,10 @@ fn with_include_shared_nothing_of_a_process_stays(host: &Host) {
 }
 
 fn a_process_is_found_by_its_name(host: &Host) {
-    let mut target = Target::start(host, "--name shop --on-node 0 a=anon:1M");
+    let name = format!("shop-{}", host.name);
+    let mut target = Target::start(host, &format!("--name {name} --on-node 0 a=anon:1M"));
     let _other = Program::start(host, &["sleep", "1000"]);
-    let output = host.pagetide("move shop --to 1 --mapping [anon]");
+    let output = host.pagetide(&format!("move {name} --to 1 --mapping [anon]"));
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(target.where_is("a"), "1*256");
     target.check();

@@ -5,22 +5,10 @@ use std::process::{Command, Stdio};
 
 use super::{pagetide, text};
 
-/// Runs its words without the right to make a namespace of any kind.
-const CONTAINED: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
-                         exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
-
-/// A command in such a place: in a user namespace that may have no other below it. Where even that one
-/// may not be had, this computer is such a place once the capabilities are gone.
 fn contained(words: &[&str]) -> Command {
-    let is_had = Command::new("unshare").args(["-Ur", "true"]).stderr(Stdio::null()).status();
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120"]);
-    if is_had.is_ok_and(|status| status.success()) {
-        command.args(["unshare", "-Ur", "sh", "-c", CONTAINED, "contained"]);
-    } else {
-        command.args(["setpriv", "--bounding-set=-all", "--inh-caps=-all"]);
-    }
-    command.args(words).stdin(Stdio::null());
+    command.args(["--kill-after=5", "120"]).args(pagetide_tests::contained()).args(words);
+    command.stdin(Stdio::null());
     command
 }
 
