@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: pagetide-bench survey|tebibyte|move|stall|half-home|threads|call-sizes|own-cost|\
-     run-programs|run-calls|trace-pages";
+     run-programs [sort|build|redis]|run-calls|trace-pages";
 
 fn main() -> ExitCode {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         "half-home" => moving::half_home(),
         "threads" => moving::with_threads(),
         "call-sizes" => moving::call_sizes(),
-        "run-programs" => running::programs(),
+        "run-programs" => running::programs(std::env::args().nth(2).as_deref()),
         "run-calls" => running::calls(),
         "load" => load::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "trace-pages" => trace_pages::against_copying(),

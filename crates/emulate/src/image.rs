@@ -7,8 +7,10 @@
 //!
 //! Source: vdso(7); seen on Linux 6.18 with glibc 2.36.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
+
+use linux::Root;
 
 use crate::sys::memory;
 
@@ -52,7 +54,7 @@ pub(crate) fn is_rewritten(pid: u32, address: u64) -> bool {
 }
 
 fn vdso_address(pid: &str) -> Option<u64> {
-    let auxv = fs::read(format!("/proc/{pid}/auxv")).ok()?;
+    let auxv = Root::default().read_bytes(format!("proc/{pid}/auxv")).ok()?;
     let word = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
     auxv.chunks_exact(16).find_map(|pair| {
         let (key, value) = pair.split_at(8);

@@ -1,7 +1,6 @@
 //! A process that lives on the machine, and its threads.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::OwnedFd;
 
 use linux::Root;
@@ -124,7 +123,7 @@ impl Process {
 
 /// Page faults of a thread: fields 10 and 12 of its stat, minor and major.
 fn faults(pid: u32, tid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let text = Root::default().read(format!("proc/{pid}/task/{tid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     let mut fields = fields.split_ascii_whitespace().skip(7);
     let minor: u64 = fields.next()?.parse().ok()?;

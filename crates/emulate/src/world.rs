@@ -5,7 +5,7 @@
 //! that the words of a program can be handed to the model as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::iter;
 use std::os::fd::OwnedFd;
 
 use linux::Root;
@@ -119,11 +119,11 @@ impl World {
         if let Some(&pid) = self.threads.get(&tid) {
             return Some(pid);
         }
-        if !self.is_descendant(tid) {
+        let status = status::read(&self.root, tid).ok()?;
+        // Who has ended already has no memory.
+        if !self.is_descendant(&status) || !status.has_memory() {
             return None;
         }
-        // Who has ended already has no memory.
-        let status = status::read(&self.root, tid).ok().filter(Status::has_memory)?;
         if self.processes.contains_key(&status.tgid) {
             self.meet_thread(status.tgid, tid);
         } else {
@@ -132,20 +132,17 @@ impl World {
         self.threads.get(&tid).copied()
     }
 
-    fn is_descendant(&self, tid: u32) -> bool {
-        let mut next = tid;
-        // A chain of parents has no loop, but may change while it is read.
-        for _ in 0..1024 {
-            let Ok(status) = status::read(&self.root, next) else { return false };
-            if self.processes.contains_key(&status.tgid) || status.parent == std::process::id() {
-                return true;
-            }
-            next = status.parent;
-            if next == 0 {
-                return false;
-            }
+    fn is_descendant(&self, status: &Status) -> bool {
+        let own = std::process::id();
+        let is_met = |pid: u32| self.processes.contains_key(&pid);
+        let is_near =
+            |status: &Status| is_met(status.tgid) || is_met(status.parent) || status.parent == own;
+        if is_near(status) {
+            return true;
         }
-        false
+        // A chain of parents has no loop, but may change while it is read.
+        let parent = |of: &Status| status::read(&self.root, of.parent).ok();
+        iter::successors(parent(status), parent).take(1024).any(|status| is_near(&status))
     }
 
     fn meet_process(&mut self, status: &Status) {
@@ -208,8 +205,8 @@ impl World {
 
     /// Children that a thread forked (`CONFIG_PROC_CHILDREN`; none without it).
     fn children(&self, pid: u32, tid: u32) -> Vec<u32> {
-        let path = self.root.path(format!("proc/{pid}/task/{tid}/children"));
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let path = format!("proc/{pid}/task/{tid}/children");
+        let text = self.root.read(path).unwrap_or_default();
         text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
@@ -394,7 +391,7 @@ impl World {
 /// Whether a process has memory that it may write and others may see. Its mappings are looked through
 /// as bytes: this is asked at the end of every process.
 fn shares_memory(root: &Root, pid: u32) -> bool {
-    let maps = fs::read(root.path(format!("proc/{pid}/maps"))).unwrap_or_default();
+    let maps = root.read_bytes(format!("proc/{pid}/maps")).unwrap_or_default();
     maps.split(|&byte| byte == b'\n').any(|line| {
         let permissions = line.split(|&byte| byte == b' ').nth(1);
         permissions.is_some_and(|it| it.starts_with(b"rw") && it.ends_with(b"s"))

@@ -39,14 +39,23 @@ impl Root {
     ///
     /// [`ReadError`], never as malformed.
     pub fn read(&self, relative: impl AsRef<Path>) -> Result<String, ReadError> {
+        Ok(String::from_utf8(self.read_bytes(relative)?)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// Reads a file whole, as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], never as malformed.
+    pub fn read_bytes(&self, relative: impl AsRef<Path>) -> Result<Vec<u8>, ReadError> {
         let path = self.path(relative);
         // The kernel's files have no length: room for most of them saves a dozen short reads of each.
         let mut bytes = Vec::with_capacity(8192);
         File::open(&path)
             .and_then(|mut file| file.read_to_end(&mut bytes))
             .map_err(|error| self.error(&path, &error))?;
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(bytes)
     }
 
     /// Reads a file whole, and hands it to `parse`.
