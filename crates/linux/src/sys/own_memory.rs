@@ -36,13 +36,17 @@ impl OwnMemory {
     ///
     /// # Errors
     ///
-    /// What mmap(2), mprotect(2) or madvise(2) says; `EINVAL` for a size that no address space has.
+    /// What mmap(2), mprotect(2) or madvise(2) says; `EINVAL` for no bytes, and for a size that no address
+    /// space has.
     pub fn map(size: Bytes, backing: Backing) -> io::Result<Self> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let align = match backing {
             Backing::BasePages => BASE_PAGE_BYTES,
             Backing::HugePages => 2 << 20,
         };
+        if size == Bytes::ZERO {
+            return Err(invalid());
+        }
         // Room to align, and a page before and after.
         let whole = size.get().checked_add(align + BASE_PAGE_BYTES).ok_or_else(invalid)?;
         let mapped_bytes = usize::try_from(whole).map_err(|_| invalid())?;
@@ -160,6 +164,15 @@ mod tests {
         let mapped = maps::read(&Root::default(), std::process::id()).unwrap();
         for memory in &memories {
             assert!(mapped.iter().any(|mapping| mapping.range == memory.range()));
+        }
+    }
+
+    #[test]
+    fn no_bytes_and_too_many_are_refused() {
+        for size in [0, u64::MAX, u64::MAX - (4 << 20)] {
+            for backing in [Backing::BasePages, Backing::HugePages] {
+                assert!(OwnMemory::map(Bytes::new(size), backing).is_err(), "{size}");
+            }
         }
     }
 
