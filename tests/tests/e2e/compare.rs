@@ -125,18 +125,12 @@ fn compare(machine: &'static str) {
 /// Every line with what it printed, masked.
 fn all(host: &Host, theirs: &str, on_two_sockets: bool) -> Vec<(String, Vec<String>)> {
     // In the guest a user plays, who may do no more than the least of those who start `pagetide run`.
-    let becomes = if host.is_emulated { "" } else { "as-user 65534" };
-    if !host.is_emulated {
-        host.sh("mkdir -p /home/user && chown 65534 /home/user");
-    }
+    let (starts, becomes) =
+        if host.is_emulated { (vec![], "") } else { (host.as_user().to_vec(), "as-user 1000") };
     let play = |line: &str| {
         let line = line.replace("THEIRS", theirs);
-        let mut words = vec!["timeout", "120"];
-        if !host.is_emulated {
-            words.extend([host.target, "as-user", "65534", "env", "HOME=/home/user"]);
-        }
         let script = format!("cd $HOME; {line}");
-        words.extend(["sh", "-c", &script]);
+        let words = [&["timeout", "120"], &*starts, &["sh", "-c", &script]].concat();
         (line.replace(theirs, "migratepages"), lines(&host.run(&words)))
     };
     let mut played: Vec<_> = LINES.iter().map(|line| play(line)).collect();

@@ -213,10 +213,9 @@ fn a_page_is_found_by_mapping_and_offset(host: &Host) {
 fn a_user_is_told_what_he_could_not_see(host: &Host) {
     let mut target = Target::start_by(host, "as-user 1000", "--on-node 0 a=anon:1M");
     let address = format!("{:x}", target.area("a").start);
-    let words = ["env", "HOME=/root", host.target, "as-user", "1000", "pagetide", "explain"];
     let pid = target.pid();
-    let words: Vec<&str> = words.into_iter().chain([&*pid, &*address, "--try", "--json"]).collect();
-    let output = host.run(&words);
+    let words = ["pagetide", "explain", &pid, &address, "--try", "--json"];
+    let output = host.run(&host.as_user().into_iter().chain(words).collect::<Vec<_>>());
     let page = asked(&output);
     assert_eq!(
         (output.code, &page["node"], &page["frame"]),

@@ -25,8 +25,6 @@ pub(crate) struct Host {
     pub(crate) is_emulated: bool,
     /// The target program there.
     pub(crate) target: &'static str,
-    /// Not the name of another host on this computer: those that are emulated see each other's processes.
-    pub(crate) name: &'static str,
 }
 
 /// Who starts `pagetide run`.
@@ -96,7 +94,7 @@ impl Host {
         files.extend([PathBuf::from(TARGET), theirs.clone()]);
         files.extend(python_modules());
         let guest = Box::leak(Box::new(boot(built_in(machine), kernel, &files, "")));
-        let host = Self { guest, is_emulated: false, target: TARGET, name: "guest" };
+        let host = Self { guest, is_emulated: false, target: TARGET };
         host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
         host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
         host
@@ -121,12 +119,7 @@ impl Host {
         command.env("PATH", format!("/mnt:{}", env::var("PATH").unwrap())).env("HOME", "/root");
         let guest = Guest::attach(&name, command, TIME_LIMIT);
         let guest = Box::leak(Box::new(guest.unwrap_or_else(|error| panic!("{error}"))));
-        let name = match starter {
-            Starter::Root => "root",
-            Starter::User => "user",
-            Starter::Contained => "cont",
-        };
-        Self { guest, is_emulated: true, target: "/mnt/pagetide-target", name }
+        Self { guest, is_emulated: true, target: "/mnt/pagetide-target" }
     }
 
     /// Runs a command to its end.
@@ -139,6 +132,12 @@ impl Host {
         let output = self.run(&["sh", "-c", line]);
         assert_eq!(output.code, 0, "{line}: {}", output.stderr_text());
         output.stdout_text().into_owned()
+    }
+
+    /// What starts a command as a user without a capability, who has a home of his own.
+    pub(crate) fn as_user(&self) -> [&'static str; 5] {
+        self.sh("mkdir -p /home/user && chown 1000 /home/user");
+        ["env", "HOME=/home/user", self.target, "as-user", "1000"]
     }
 
     /// Writes a line to a file of the guest's kernel.

@@ -17,11 +17,10 @@ on_each_kernel! {
     }
 }
 
-/// Runs `pagetide` as user 1000, who has a home of his own.
+/// Runs `pagetide` as a user.
 fn as_user(host: &Host, words: &str) -> Output {
-    host.sh("mkdir -p /home/user && chown 1000 /home/user");
-    let start = ["env", "HOME=/home/user", host.target, "as-user", "1000", "pagetide"];
-    host.run(&start.into_iter().chain(words.split(' ')).collect::<Vec<_>>())
+    let words = ["pagetide"].into_iter().chain(words.split(' '));
+    host.run(&host.as_user().into_iter().chain(words).collect::<Vec<_>>())
 }
 
 fn a_process_of_another_user_is_refused(host: &Host) {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::host::Host;
 use crate::numa_maps::{self, Placement};
-use crate::target::Target;
+use crate::target::{Target, unique_name};
 
 on_each_kernel! {
     two_socket {
@@ -53,7 +53,7 @@ fn pages_where(tally: &Value, key: &str, value: &str) -> u64 {
 
 fn show_counts_what_the_kernel_counts(host: &Host) {
     let areas = "a=anon:3M,nodes=0,1 t=thp:4M,node=1 s=shm:1M,node=0 h=heap:1M,node=1 z=zero:1M";
-    let name = format!("counted-{}", host.name);
+    let name = unique_name("counted");
     let target = Target::start(host, &format!("--name {name} {areas}"));
     let kernel = numa_maps::read(host, target.pid);
     let process = shown(host, &name);

@@ -2,9 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::host::Host;
 use crate::program::Program;
+
+/// A name that no other process has: hosts that are emulated see each other's.
+pub(crate) fn unique_name(stem: &str) -> String {
+    static NAMES: AtomicU32 = AtomicU32::new(0);
+    format!("{stem}-{}", NAMES.fetch_add(1, Ordering::Relaxed))
+}
 
 /// A target that runs, with its areas.
 pub(crate) struct Target {

@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::moves::{About, move_pages};
 use crate::program::Program;
-use crate::target::Target;
+use crate::target::{Target, unique_name};
 
 on_each_kernel! {
     two_socket {
@@ -56,7 +56,7 @@ fn with_include_shared_nothing_of_a_process_stays(host: &Host) {
 }
 
 fn a_process_is_found_by_its_name(host: &Host) {
-    let name = format!("shop-{}", host.name);
+    let name = unique_name("shop");
     let mut target = Target::start(host, &format!("--name {name} --on-node 0 a=anon:1M"));
     let _other = Program::start(host, &["sleep", "1000"]);
     let output = host.pagetide(&format!("move {name} --to 1 --mapping [anon]"));

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{pagetide, text};
 
+/// A command in such a place, with an end to its time.
 fn contained(words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "120"]).args(pagetide_tests::contained()).args(words);
