@@ -9,6 +9,9 @@ use anyhow::{Context as _, ensure};
 
 use crate::sys::{self, Area};
 
+/// Of `ask-by-256`.
+const ASKERS: u64 = 256;
+
 /// `load KIND COUNT`.
 pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
     let (kind, count) = words.first().zip(words.get(1)).context("load KIND COUNT")?;
@@ -20,8 +23,8 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
         "map" => repeat(count, sys::map_touch_unmap)?,
         "ask" => repeat(count, sys::get_mempolicy)?,
         "ask-bare" => answered_bare(count, || repeat(count, sys::get_mempolicy))?,
-        "ask-bare-by-256" => answered_bare(count / 256 * 256, || ask_by(256, count))?,
-        "ask-by-256" => ask_by(256, count)?,
+        "ask-bare-by-256" => answered_bare(count / ASKERS * ASKERS, || ask_by_256(count))?,
+        "ask-by-256" => ask_by_256(count)?,
         "move" => move_pages(usize::try_from(count)?)?,
         _ => anyhow::bail!("no load {kind}"),
     };
@@ -54,17 +57,17 @@ fn answered_bare(
     })
 }
 
-/// So many calls, by `processes` at once; from when all are there until all have ended.
-fn ask_by(processes: u64, count: u64) -> anyhow::Result<Duration> {
+/// So many calls, by 256 processes at once; from when all are there until all have ended.
+fn ask_by_256(count: u64) -> anyhow::Result<Duration> {
     let program = std::env::current_exe()?;
     let start = || {
         Command::new(&program)
-            .args(["load", "ask-when-told", &(count / processes).to_string()])
+            .args(["load", "ask-when-told", &(count / ASKERS).to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
     };
-    let mut askers = (0..processes).map(|_| start()).collect::<io::Result<Vec<_>>>()?;
+    let mut askers = (0..ASKERS).map(|_| start()).collect::<io::Result<Vec<_>>>()?;
     for asker in &mut askers {
         wait_for_byte(asker.stdout.as_mut().context("no stdout")?)?;
     }

@@ -95,20 +95,13 @@ pub(crate) fn programs(only: Option<&str>) -> anyhow::Result<()> {
     note(format!("load of this computer: {}", std::fs::read_to_string("/proc/loadavg")?.trim()))?;
     let folder = std::env::temp_dir().join(format!("pagetide-bench-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
-    let is_chosen = |name| only.is_none_or(|only| only == name);
-    let measure = || {
-        if is_chosen("sort") {
-            sort(&folder)?;
-        }
-        if is_chosen("build") {
-            build(&folder)?;
-        }
-        if is_chosen("redis") {
-            redis(&folder)?;
-        }
-        Ok(())
+    let result = match only {
+        None => sort(&folder).and_then(|()| build(&folder)).and_then(|()| redis(&folder)),
+        Some("sort") => sort(&folder),
+        Some("build") => build(&folder),
+        Some("redis") => redis(&folder),
+        Some(other) => Err(anyhow::anyhow!("no program {other}: sort, build or redis")),
     };
-    let result = measure();
     std::fs::remove_dir_all(&folder)?;
     result
 }
