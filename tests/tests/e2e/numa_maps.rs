@@ -26,9 +26,19 @@ impl Mapping {
     }
 }
 
-/// Every mapping of a process, with its pages by node.
+/// Waits, for some seconds, until the threads of a process sleep, but for those that touch pages without
+/// end: who has just answered may take a page or two on its way to the next read.
+const UNTIL_QUIET: &str = r"
+for THREAD in /proc/PID/task/*; do
+    case $(cat $THREAD/comm) in touch-*) continue;; esac
+    for TRY in $(seq 500); do grep -q '^State:.[RD]' $THREAD/status || break; sleep 0.01; done
+done
+";
+
+/// Every mapping of a process that is quiet, with its pages by node.
 pub(crate) fn read(host: &Host, pid: u32) -> Vec<Mapping> {
-    let text = host.sh(&format!("cat /proc/{pid}/maps; echo; cat /proc/{pid}/numa_maps"));
+    let script = format!("{UNTIL_QUIET} cat /proc/PID/maps; echo; cat /proc/PID/numa_maps");
+    let text = host.sh(&script.replace("PID", &pid.to_string()));
     let (maps, numa_maps) = text.split_once("\n\n").expect("an empty line was printed");
     let ends: BTreeMap<u64, u64> = maps.lines().map(ends_of_a_line).collect();
     numa_maps.lines().map(|line| mapping(line, &ends)).collect()
