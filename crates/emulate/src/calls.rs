@@ -49,6 +49,9 @@ pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
     if !execs || world.processes.get(&pid).is_some_and(|process| process.getcpu.is_some()) {
         world.notice_exec(pid);
     }
+    if !execs {
+        world.goes_on(pid, call.tid);
+    }
     match call.number {
         libc::SYS_execve | libc::SYS_execveat => {
             world.execs(pid, call.tid);
@@ -203,17 +206,19 @@ fn thread_exits(world: &mut World, pid: u32, tid: u32) {
 
 /// Pages are about to be dropped, with their mapping or without it. Cheap where none is known.
 fn drops(world: &mut World, pid: u32, start: u64, length: u64, unmaps: bool) -> Answer {
-    let is_known = world.processes.get(&pid).is_some_and(|it| it.known == Known::InModel);
+    let Some(process) = world.processes.get_mut(&pid) else { return Answer::Continue };
+    let is_known = process.known == Known::InModel;
     let whole = start.is_multiple_of(4096) && length > 0;
-    if let (true, true, Some(task), Some(end)) =
-        (is_known, whole, world.task(pid), start.checked_add(length))
-        && world.machine.knows(task, start, end)
-    {
+    let end = start.checked_add(length).and_then(|end| end.checked_next_multiple_of(4096));
+    let (true, true, Some(end)) = (is_known, whole, end) else { return Answer::Continue };
+    process.first_touch.forget(start, end);
+    let Some(task) = world.task(pid) else { return Answer::Continue };
+    if world.machine.knows(task, start, end) {
         if unmaps {
             // A boundary that cannot be cut: the kernel refuses the call as well.
             let _ = world.machine.munmap(task, start, length);
         } else {
-            world.machine.forget(task, start, end.next_multiple_of(4096));
+            world.machine.forget(task, start, end);
         }
     }
     Answer::Continue

@@ -12,10 +12,11 @@
 //! | `filter` | which calls are handed over: a BPF program |
 //! | `launch` | forks the child, which shows itself the files, installs the filter and execs |
 //! | `supervisor` | the loop: receives, answers, and never parks a call |
-//! | `crowd` | whether callers queue up, and how they are received and woken then |
+//! | `callers` | whether callers queue up, and how they are received and woken then |
 //! | `keeper` | lets calls through when the supervisor has died |
 //! | `world` | the machine of the model, and the processes that live on it |
 //! | `settle` | places the pages that appeared since the last look |
+//! | `first_touch` | pages that are known to be the first thread's, and not placed yet |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
 //! | `target` | the process that a call is about, and who may look into whom |
 //! | `user` | the memory of a program that waits in a call |
@@ -45,11 +46,12 @@
 
 mod affinity;
 mod call;
+mod callers;
 mod calls;
-mod crowd;
 mod error;
 mod explain;
 mod filter;
+mod first_touch;
 mod image;
 mod keeper;
 mod launch;

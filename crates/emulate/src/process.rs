@@ -7,6 +7,7 @@ use linux::Root;
 use linux::proc::pagemap::Pagemap;
 use machine::CpuSet;
 
+use crate::first_touch::FirstTouch;
 use crate::remap::Remap;
 
 /// A thread.
@@ -57,6 +58,8 @@ pub(crate) struct Process {
     pub(crate) exec: Option<u32>,
     /// Calls of mremap whose outcome is not known yet.
     pub(crate) remaps: Vec<Remap>,
+    /// Pages of the first thread that are not placed yet.
+    pub(crate) first_touch: FirstTouch,
     /// Open for the present program.
     pagemap: Option<Pagemap>,
     /// Those that descend from one program by fork, and may share its pages.
@@ -81,6 +84,7 @@ impl Process {
             getcpu: None,
             exec: None,
             remaps: Vec::new(),
+            first_touch: FirstTouch::default(),
             pagemap: None,
             family,
             started: 1,
@@ -99,6 +103,7 @@ impl Process {
     pub(crate) fn forget_program(&mut self, family: u64) {
         self.exec = None;
         self.remaps.clear();
+        self.first_touch = FirstTouch::default();
         self.pagemap = None;
         self.getcpu = None;
         self.family = family;

@@ -28,6 +28,10 @@ pub(crate) fn before(world: &mut World, pid: u32, args: [u64; 6]) {
     let (Some(length), Some(new_length)) = (whole(length), whole(new_length)) else { return };
     let Some(task) = world.task(pid) else { return };
     let Some(end) = from.checked_add(length) else { return };
+    let Some(process) = world.processes.get(&pid) else { return };
+    if process.first_touch.overlaps(from, end) {
+        world.settle(pid);
+    }
     let Some(process) = world.processes.get_mut(&pid) else { return };
     let is_known = process.known == Known::InModel && world.machine.knows(task, from, end);
     if !is_known || !from.is_multiple_of(PAGE) {

@@ -8,7 +8,7 @@ use model::{KernelVersion, Machine, Options};
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::process::WaitStatus;
 
-use crate::crowd::Crowd;
+use crate::callers::Callers;
 use crate::error::RunError;
 use crate::explain::Explain;
 use crate::keeper::Keeper;
@@ -57,6 +57,9 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let child = launch(command, &mut shown, tracers.as_ref())?;
     let keeper =
         Keeper::start(&child.listener).map_err(RunError::launch("start a second process"))?;
+    // What the kernel would do in the callers' time we do in ours: they wait, and others should not come
+    // first. An ordinary user may not ask for that, and waits a little longer.
+    let _ = rustix::process::setpriority_process(None, -10);
     let recorder = options.report.as_ref().map(|_| {
         let words = command.iter().map(|word| word.to_string_lossy().into_owned());
         Recorder::new(&world, words.collect())
@@ -71,7 +74,7 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
         watch,
         signals,
         child,
-        crowd: Crowd::default(),
+        callers: Callers::default(),
         keeper,
         status: None,
     };

@@ -20,10 +20,16 @@ const HUGE: u64 = 2 << 20;
 pub(crate) struct Run {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    flags: ScanFlags,
+    pub(crate) flags: ScanFlags,
 }
 
 impl Run {
+    /// Whether its pages are of the same kind, in whatever units they are mapped.
+    pub(crate) const fn is_like(&self, other: &Self) -> bool {
+        const KINDS: u64 = ScanFlags::FILE.0 | ScanFlags::PFN_ZERO.0;
+        self.flags.0 & KINDS == other.flags.0 & KINDS
+    }
+
     /// What its pages are in `mapping`.
     pub(crate) fn found(&self, mapping: &Mirrored, machine: &Machine) -> Found {
         let (vdso, vvar) = machine.vdso_files();
@@ -90,6 +96,15 @@ pub(crate) fn narrow(mappings: Vec<Mirrored>, runs: &[Run]) -> Vec<Mirrored> {
         }
     }
     parts
+}
+
+/// All pages that are in memory, in order, whatever is mapped there.
+///
+/// # Errors
+///
+/// [`ReadError`]: the kernel cannot tell without the mappings (before 6.7), or the process has ended.
+pub(crate) fn present_anywhere(pagemap: &Pagemap) -> Result<Vec<Run>, ReadError> {
+    by_scan(pagemap, 0, model::USER_LIMIT)
 }
 
 fn by_scan(pagemap: &Pagemap, start: u64, end: u64) -> Result<Vec<Run>, ReadError> {

@@ -12,6 +12,7 @@ use linux::proc::maps::{self, Device, Mapping};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
 
+use crate::first_touch::FirstTouch;
 use crate::process::Known;
 use crate::remap;
 use crate::scan::{self, Run};
@@ -55,6 +56,17 @@ impl World {
         }
     }
 
+    /// A second thread is about to begin: what is there by now are the first one's pages.
+    pub(crate) fn note_first_touch(&mut self, pid: u32) {
+        self.notice_exec(pid);
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(pagemap) = process.pagemap(pid) else { return };
+        let Ok(runs) = scan::present_anywhere(pagemap) else { return self.settle(pid) };
+        process.first_touch = FirstTouch::new(runs);
+        // The page faults that they took are accounted for.
+        process.new_faults(pid, None);
+    }
+
     fn tell_full(&mut self, pid: u32) {
         let line = format!(
             "the machine is full: process {pid} has more memory than the nodes that its policy \
@@ -70,7 +82,9 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
         let is_single = process.threads.len() == 1;
         let faults = process.new_faults(pid, only);
-        if only.is_some() && faults.is_empty() {
+        let is_firsts_turn = only.is_none_or(|only| only == pid);
+        let firsts_wait = is_firsts_turn && !process.first_touch.is_empty();
+        if only.is_some() && faults.is_empty() && !firsts_wait {
             return Ok(());
         }
         let root = Root::default();
@@ -84,12 +98,23 @@ impl World {
         let faults = faults
             .into_iter()
             .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
-        let mut toucher = match only {
-            _ if is_single => Toucher::Only(task),
-            Some(_) => Toucher::Counted { threads: faults.collect(), rest: None },
-            None => Toucher::Counted { threads: faults.collect(), rest: Some(task) },
+        let mut toucher = if is_single {
+            Toucher::Only(task)
+        } else {
+            Toucher::Counted {
+                noted: std::mem::take(&mut process.first_touch),
+                first: is_firsts_turn.then_some(task),
+                threads: faults.collect(),
+                rest: only.is_none().then_some(task),
+            }
         };
-        place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs)
+        let placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
+        if let Toucher::Counted { noted, first: None, .. } = toucher
+            && let Some(process) = self.processes.get_mut(&pid)
+        {
+            process.first_touch = noted;
+        }
+        placed
     }
 
     /// Pages that were shared after a fork and are a process's alone by now: somebody has copied
@@ -143,12 +168,16 @@ impl World {
     }
 }
 
-/// Whose first touch the next pages were.
+/// Whose first touch pages were.
 enum Toucher {
     /// There is one thread.
     Only(TaskId),
     /// As many pages were a thread's as it took page faults.
     Counted {
+        /// Pages that are known to be the first thread's.
+        noted: FirstTouch,
+        /// The first thread; `None`: its pages wait.
+        first: Option<TaskId>,
         /// Threads with page faults that are not accounted for yet.
         threads: Vec<(TaskId, u64)>,
         /// Whose all others are; `None`: they wait.
@@ -157,27 +186,37 @@ enum Toucher {
 }
 
 impl Toucher {
-    /// Who touched `pages` pages that lie together, or the first of them, and how many. `None`: none
-    /// of those who are asked about.
-    fn next(&mut self, pages: u64) -> Option<(TaskId, u64)> {
-        let Self::Counted { threads, rest } = self else { return self.rest().zip(Some(pages)) };
-        let best =
-            (0..threads.len()).filter(|&at| threads[at].1 >= pages).min_by_key(|&at| threads[at].1);
-        let chosen = best.or_else(|| threads.iter().position(|thread| thread.1 > 0));
-        let Some(at) = chosen else { return rest.zip(Some(pages)) };
+    /// Who touched the page at `start` in `run`, and those behind it up to which address, at most
+    /// `end`. `None`: none of those who are asked about. `step` bytes are mapped at a page fault.
+    fn of(&mut self, run: &Run, start: u64, end: u64, step: Step) -> (Option<TaskId>, u64) {
+        let (noted, first, threads, rest) = match self {
+            Self::Only(task) => return (Some(*task), end),
+            Self::Counted { noted, first, threads, rest } => (noted, *first, threads, *rest),
+        };
+        let (is_noted, upto) = noted.at(run, start, end);
+        let upto = end.min(upto.next_multiple_of(step.bytes));
+        if is_noted {
+            return (first, upto);
+        }
+        let pages = (upto - start).div_ceil(step.bytes);
+        let has_all = |&at: &usize| threads[at].1 >= pages;
+        let best = (0..threads.len()).filter(has_all).min_by_key(|&at| threads[at].1);
+        let some = || threads.iter().position(|thread| thread.1 > 0);
+        let Some(at) = best.or_else(some).filter(|_| step.is_counted) else { return (rest, upto) };
         let (task, faults) = &mut threads[at];
         let pages = pages.min(*faults);
         *faults -= pages;
-        Some((*task, pages))
+        (Some(*task), upto.min(start.saturating_add(pages.saturating_mul(step.bytes))))
     }
+}
 
-    /// Who has what cannot be counted.
-    fn rest(&self) -> Option<TaskId> {
-        match self {
-            Self::Only(task) => Some(*task),
-            Self::Counted { rest, .. } => *rest,
-        }
-    }
+/// What a page fault maps.
+#[derive(Clone, Copy)]
+struct Step {
+    bytes: u64,
+    /// Whether each is one page fault. Around a page of a file that is read, the kernel maps those that
+    /// are cached: what that costs in page faults says nothing.
+    is_counted: bool,
 }
 
 /// `any` is some thread of the process.
@@ -196,9 +235,8 @@ fn place_all(
             let (start, end) = (run.start.max(mapping.start), run.end.min(mapping.end));
             if start < end {
                 machine.forget(any, at, start);
-                let found = run.found(mapping, machine);
-                let is_shared = matches!(mapping.kind, MapKind::Shared(..));
-                let placed = place_run(machine, any, toucher, (start, end), found, is_shared);
+                let run = Run { start, end, ..**run };
+                let placed = place_run(machine, any, toucher, &run, mapping);
                 result = result.and(placed);
                 at = end;
             }
@@ -216,22 +254,23 @@ fn place_run(
     machine: &mut Machine,
     any: TaskId,
     toucher: &mut Toucher,
-    (start, end): (u64, u64),
-    found: Found,
-    is_shared: bool,
+    run: &Run,
+    mapping: &Mirrored,
 ) -> Result<(), Full> {
-    // Around a page of a file that is read, the kernel maps those that are cached: what that costs
-    // in page faults says nothing.
-    if matches!(toucher, Toucher::Only(_)) || found == Found::File && !is_shared {
-        return toucher.rest().map_or(Ok(()), |task| place(machine, task, start, end, found));
+    let found = run.found(mapping, machine);
+    if let Toucher::Only(task) = *toucher {
+        return place(machine, task, run.start, run.end, found);
     }
-    let fault_bytes = if found == Found::Huge { 2 << 20 } else { 4096 };
-    for (mut start, end) in machine.unplaced(any, start, end) {
+    let step = Step {
+        bytes: if found == Found::Huge { 2 << 20 } else { 4096 },
+        is_counted: found != Found::File || matches!(mapping.kind, MapKind::Shared(..)),
+    };
+    for (mut start, end) in machine.unplaced(any, run.start, run.end) {
         while start < end {
-            let pages = (end - start).div_ceil(fault_bytes);
-            let Some((task, faults)) = toucher.next(pages) else { return Ok(()) };
-            let upto = end.min(start.saturating_add(faults.saturating_mul(fault_bytes)));
-            place(machine, task, start, upto, found)?;
+            let (task, upto) = toucher.of(run, start, end, step);
+            if let Some(task) = task {
+                place(machine, task, start, upto, found)?;
+            }
             start = upto;
         }
     }

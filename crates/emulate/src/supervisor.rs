@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,8 +13,8 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::call::{Answer, Call};
+use crate::callers::Callers;
 use crate::calls;
-use crate::crowd::Crowd;
 use crate::explain::Explain;
 use crate::keeper::Keeper;
 use crate::launch::Child;
@@ -48,7 +49,7 @@ pub(crate) struct Supervisor {
     pub(crate) watch: OwnedFd,
     pub(crate) signals: Signals,
     pub(crate) child: Child,
-    pub(crate) crowd: Crowd,
+    pub(crate) callers: Callers,
     pub(crate) keeper: Keeper,
     pub(crate) status: Option<WaitStatus>,
 }
@@ -149,7 +150,8 @@ impl Supervisor {
     fn next_call(&mut self) -> io::Result<Option<Ready>> {
         // ENOENT: the caller went away meanwhile.
         let Ok(call) = self.child.listener.receive() else { return Ok(None) };
-        let seen = self.look_behind(&call)?;
+        self.callers.received(Instant::now());
+        let has_queued = self.callers.have_queued();
         if let Some(recorder) = &mut self.recorder {
             recorder.received(&mut self.world, &call);
         }
@@ -164,20 +166,25 @@ impl Supervisor {
         if self.world.machine.is_traced() {
             self.tell(&call, answer);
         }
+        let seen = self.look_behind(&call)?;
+        let wake_here = self.callers.call_often();
+        self.child.listener.wake_here(wake_here && !has_queued);
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
+        if seen.is_none() {
+            // Whoever calls next wakes us.
+            self.child.listener.wake_here(wake_here);
+        }
         Ok(seen)
     }
 
     /// What there is besides `call`, which was received and not answered, if another call waits.
     fn look_behind(&mut self, call: &Call) -> io::Result<Option<Ready>> {
-        if !self.crowd.may_wait_behind(call.tid) {
+        if !self.callers.may_wait_behind(call.tid) {
             return Ok(None);
         }
         let seen = Some(self.ready(Some(&NOW))?).filter(|it| it.listener.contains(PollFlags::IN));
-        if self.crowd.waits_behind(seen.is_some()) {
-            self.child.listener.wake_here(!self.crowd.is_crowd());
-        }
+        self.callers.waits_behind(seen.is_some());
         Ok(seen)
     }
 

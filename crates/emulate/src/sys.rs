@@ -10,3 +10,4 @@ pub(crate) mod notify;
 pub(crate) mod peer;
 pub(crate) mod seccomp;
 pub(crate) mod stat;
+pub(crate) mod thread;

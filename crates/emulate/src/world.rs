@@ -17,6 +17,7 @@ use rustix::event::epoll;
 use crate::image::{self, Getcpu};
 use crate::process::{Known, Process, Thread};
 use crate::settle::Files;
+use crate::sys;
 use crate::target;
 
 /// What a user is told once.
@@ -119,6 +120,10 @@ impl World {
         if let Some(&pid) = self.threads.get(&tid) {
             return Some(pid);
         }
+        if let Some(pid) = self.process_that_has(tid) {
+            self.meet_thread(pid, tid);
+            return Some(pid);
+        }
         let status = status::read(&self.root, tid).ok()?;
         // Who has ended already has no memory.
         if !self.is_descendant(&status) || !status.has_memory() {
@@ -130,6 +135,14 @@ impl World {
             self.meet_process(&status);
         }
         self.threads.get(&tid).copied()
+    }
+
+    /// The process that has started this thread, if it is one of the youngest that were met before it:
+    /// to read the thread's own files takes longer.
+    fn process_that_has(&self, tid: u32) -> Option<u32> {
+        const NEAR: usize = 32;
+        let mut near = self.processes.range(..tid).rev().take(NEAR).map(|(&pid, _)| pid);
+        near.find(|&pid| sys::thread::is_of(pid, tid))
     }
 
     fn is_descendant(&self, status: &Status) -> bool {
@@ -214,7 +227,7 @@ impl World {
         self.adopt(pid);
         // From here on it matters which thread touched a page.
         if self.processes[&pid].threads.len() == 1 {
-            self.settle(pid);
+            self.note_first_touch(pid);
         }
         let Some(leader) = self.task(pid) else { return };
         let Some(allowed) = self.thread(pid).map(|leader| leader.allowed.clone()) else { return };
@@ -285,8 +298,12 @@ impl World {
         children.into_iter().for_each(|child| self.copy_parent(child));
     }
 
-    /// A thread calls execve: whether it succeeds shows later.
+    /// A thread calls execve: whether it succeeds shows later. One that has just called it looks for
+    /// its program in the next folder.
     pub(crate) fn execs(&mut self, pid: u32, tid: u32) {
+        if self.processes.get(&pid).is_some_and(|process| process.exec == Some(tid)) {
+            return;
+        }
         self.before_leaving(pid, tid);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.exec = Some(tid);
@@ -340,6 +357,15 @@ impl World {
         }
         others.into_iter().for_each(|tid| self.end_thread(pid, tid));
         self.news.insert(pid);
+    }
+
+    /// A thread calls something else: if it has called execve before, that has failed.
+    pub(crate) fn goes_on(&mut self, pid: u32, tid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid)
+            && process.exec == Some(tid)
+        {
+            process.exec = None;
+        }
     }
 
     /// Another thread that would have put this one's pages where it has.

@@ -21,6 +21,29 @@ fn pages_of_a_thread_that_has_ended_stay_where_it_ran_when_the_first_is_bound_el
 }
 
 #[test]
+fn what_the_first_thread_had_touched_is_found_on_its_node_by_the_second() {
+    let script = "map a 20; write a 0 10; thread run-on 2, write a 10 20, where a; where a";
+    expect("two-socket", script, &["ok", "a: 0*10 1*10", "a: 0*10 1*10"]);
+    let script = "map a 20; read a 0 20; thread run-on 2, write a 0 20, where a";
+    expect("two-socket", script, &["ok", "a: 1*20"]);
+}
+
+#[test]
+fn pages_of_the_first_thread_that_the_second_drops_and_touches_are_its_own() {
+    for drops in ["drop a", "again a"] {
+        let script =
+            format!("map a 20; write a 0 20; thread run-on 2, {drops}, write a 0 20, where a");
+        expect("two-socket", &script, &["ok", "a: 1*20"]);
+    }
+}
+
+#[test]
+fn pages_of_the_first_thread_stay_its_own_where_the_second_stretches_their_mapping() {
+    let script = "map a 20; write a 0 20; thread run-on 2, stretch a 5000, write a 20 30, where a";
+    expect("two-socket", script, &["ok", "a: 0*20 1*10 -*4970"]);
+}
+
+#[test]
 fn a_thread_inherits_the_policy_and_the_affinity_of_the_first() {
     let script = "set bind 2; run-on 2-3; thread policy, may-run-on";
     expect("four-socket", script, &["ok", "ok", "bind 2", "2-3"]);

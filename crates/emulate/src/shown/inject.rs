@@ -51,7 +51,8 @@ pub(crate) const TRAPS: [i64; 14] = [
 
 /// `PATH_MAX`
 const PATH_MAX: usize = 4096;
-const PAGE: u64 = 4096;
+/// Where all folders and files of ours are.
+const OURS: [&[u8]; 2] = [b"/proc", b"/sys"];
 
 /// The folder, and what is in it.
 #[derive(Debug)]
@@ -238,15 +239,16 @@ fn how(call: &Call) -> io::Result<i32> {
     Ok(int(u64::from_ne_bytes(word)))
 }
 
-/// The absolute path that a call names; `None` where it cannot be read.
+/// The absolute path that a call names; `None` where it cannot be read, or cannot be one of ours.
 fn resolve(folder: &Path, tid: u32, named: &Named) -> Option<PathBuf> {
     let path = read_path(tid, named.path)?;
-    if path.is_absolute() {
-        return Some(flatten(&path));
-    }
     // An empty path asks of a descriptor itself, which is a real one.
-    if path.as_os_str().is_empty() {
+    if path.is_empty() || is_elsewhere(&path) {
         return None;
+    }
+    let path = Path::new(OsStr::from_bytes(&path));
+    if path.is_absolute() {
+        return Some(flatten(path));
     }
     let base = match named.folder {
         libc::AT_FDCWD => fs::read_link(format!("/proc/{tid}/cwd")).ok()?,
@@ -256,21 +258,33 @@ fn resolve(folder: &Path, tid: u32, named: &Named) -> Option<PathBuf> {
     Some(flatten(&base.join(path)))
 }
 
-fn read_path(tid: u32, address: u64) -> Option<PathBuf> {
+/// Whether an absolute path leads to no folder in which we have files: almost all do, and this is
+/// asked of every one.
+fn is_elsewhere(path: &[u8]) -> bool {
+    let starts = |folder: &[u8]| path.starts_with(folder);
+    // Other ways to write a path of ours begin by a second slash or a dot, or go up.
+    let is_plain = !starts(b"//") && !starts(b"/.") && !path.windows(3).any(|part| part == b"/..");
+    starts(b"/") && is_plain && !OURS.iter().any(|folder| starts(folder))
+}
+
+fn read_path(tid: u32, address: u64) -> Option<Vec<u8>> {
+    // Most are short. A part lies in one page, which is there as a whole or not at all.
+    const PART: u16 = 256;
     let mut path = Vec::new();
     let mut at = address;
     while path.len() < PATH_MAX {
-        let many = usize::try_from(PAGE - at % PAGE).ok()?.min(PATH_MAX);
-        let mut part = vec![0; many];
-        memory::read(tid, at, &mut part).ok()?;
+        let mut part = [0; PART as usize];
+        let many = u64::from(PART) - at % u64::from(PART);
+        let part = &mut part[..usize::try_from(many).ok()?];
+        memory::read(tid, at, part).ok()?;
         match part.iter().position(|&byte| byte == 0) {
             Some(end) => {
                 path.extend(&part[..end]);
-                return Some(PathBuf::from(OsStr::from_bytes(&path)));
+                return Some(path);
             }
-            None => path.extend(part),
+            None => path.extend(&*part),
         }
-        at = at.checked_add(many as u64)?;
+        at = at.checked_add(part.len() as u64)?;
     }
     None
 }
@@ -312,6 +326,8 @@ fn live_of_proc(world: &mut World, tid: u32, path: &Path, rest: &Path) -> Option
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+
     use super::*;
 
     #[test]
@@ -324,7 +340,26 @@ mod tests {
     fn a_path_is_read_out_of_memory() {
         let path = c"/sys/devices/system/node";
         let read = read_path(std::process::id(), path.as_ptr().addr() as u64);
-        assert_eq!(read, Some(PathBuf::from("/sys/devices/system/node")));
+        assert_eq!(read.as_deref(), Some(path.to_bytes()));
+        let long = CString::new(vec![b'x'; 3000]).unwrap();
+        let read = read_path(std::process::id(), long.as_ptr().addr() as u64);
+        assert_eq!(read.as_deref(), Some(long.to_bytes()));
+        let too_long = CString::new(vec![b'x'; 5000]).unwrap();
+        assert_eq!(read_path(std::process::id(), too_long.as_ptr().addr() as u64), None);
+    }
+
+    #[test]
+    fn no_way_to_write_a_path_of_ours_is_taken_for_one_elsewhere() {
+        for ours in
+            ["/sys/a", "/proc/self/status", "//sys/a", "/./sys", "/x/../sys/a", "/../sys", "a", "."]
+        {
+            assert!(!is_elsewhere(ours.as_bytes()), "{ours}");
+        }
+        for elsewhere in ["/", "/usr/lib/x.so", "/x/sys/devices", "/x/./y", "/home/a..b"] {
+            assert!(is_elsewhere(elsewhere.as_bytes()), "{elsewhere}");
+        }
+        let folders = FOLDERS.iter().chain(PROC.iter().map(|(path, _)| path));
+        assert!(folders.into_iter().all(|path| !is_elsewhere(path.as_bytes())));
     }
 
     #[test]
