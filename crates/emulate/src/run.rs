@@ -57,9 +57,6 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let child = launch(command, &mut shown, tracers.as_ref())?;
     let keeper =
         Keeper::start(&child.listener).map_err(RunError::launch("start a second process"))?;
-    // What the kernel would do in the callers' time we do in ours: they wait, and others should not come
-    // first. An ordinary user may not ask for that, and waits a little longer.
-    let _ = rustix::process::setpriority_process(None, -10);
     let recorder = options.report.as_ref().map(|_| {
         let words = command.iter().map(|word| word.to_string_lossy().into_owned());
         Recorder::new(&world, words.collect())
