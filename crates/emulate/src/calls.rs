@@ -49,9 +49,6 @@ pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
     if !execs || world.processes.get(&pid).is_some_and(|process| process.getcpu.is_some()) {
         world.notice_exec(pid);
     }
-    if !execs {
-        world.goes_on(pid, call.tid);
-    }
     match call.number {
         libc::SYS_execve | libc::SYS_execveat => {
             world.execs(pid, call.tid);

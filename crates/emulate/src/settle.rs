@@ -98,11 +98,12 @@ impl World {
         let faults = faults
             .into_iter()
             .filter_map(|(tid, faults)| Some((self.machine.task(tid.cast_signed())?, faults)));
+        let noted = std::mem::take(&mut process.first_touch);
         let mut toucher = if is_single {
             Toucher::Only(task)
         } else {
             Toucher::Counted {
-                noted: std::mem::take(&mut process.first_touch),
+                noted,
                 first: is_firsts_turn.then_some(task),
                 threads: faults.collect(),
                 rest: only.is_none().then_some(task),

@@ -122,7 +122,7 @@ impl World {
         }
         if let Some(pid) = self.process_that_has(tid) {
             self.meet_thread(pid, tid);
-            return Some(pid);
+            return self.threads.get(&tid).copied();
         }
         let status = status::read(&self.root, tid).ok()?;
         // Who has ended already has no memory.
@@ -298,12 +298,8 @@ impl World {
         children.into_iter().for_each(|child| self.copy_parent(child));
     }
 
-    /// A thread calls execve: whether it succeeds shows later. One that has just called it looks for
-    /// its program in the next folder.
+    /// A thread calls execve: whether it succeeds shows later.
     pub(crate) fn execs(&mut self, pid: u32, tid: u32) {
-        if self.processes.get(&pid).is_some_and(|process| process.exec == Some(tid)) {
-            return;
-        }
         self.before_leaving(pid, tid);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.exec = Some(tid);
@@ -316,10 +312,13 @@ impl World {
         let is_parent = self.processes.values().any(
             |process| matches!(process.known, Known::AsItsParent { parent, .. } if parent == pid),
         );
+        // The other threads end with it, and what they have touched is to be placed too.
+        let is_single = self.processes.get(&pid).is_some_and(|it| it.threads.len() == 1);
+        let by = is_single.then_some(tid);
         if is_parent {
-            self.before_change(pid, Some(tid));
+            self.before_change(pid, by);
         } else if shares_memory(&self.root, pid) {
-            self.settle_for(pid, Some(tid));
+            self.settle_for(pid, by);
         }
     }
 
@@ -357,15 +356,6 @@ impl World {
         }
         others.into_iter().for_each(|tid| self.end_thread(pid, tid));
         self.news.insert(pid);
-    }
-
-    /// A thread calls something else: if it has called execve before, that has failed.
-    pub(crate) fn goes_on(&mut self, pid: u32, tid: u32) {
-        if let Some(process) = self.processes.get_mut(&pid)
-            && process.exec == Some(tid)
-        {
-            process.exec = None;
-        }
     }
 
     /// Another thread that would have put this one's pages where it has.

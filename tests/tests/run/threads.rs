@@ -44,6 +44,17 @@ fn pages_of_the_first_thread_stay_its_own_where_the_second_stretches_their_mappi
 }
 
 #[test]
+fn shared_pages_of_the_first_thread_stay_its_own_when_another_ends_the_process() {
+    for ends in ["exit 0", "exec say there"] {
+        let script = format!(
+            "map a 8 shared; child run-on 2, write a 0 4, thread {ends}; read a 0 4; where a"
+        );
+        let said = super::on("two-socket", &script);
+        assert_eq!(said.lines().last(), Some("a: 1*4 -*4"), "{script}: {said}");
+    }
+}
+
+#[test]
 fn a_thread_inherits_the_policy_and_the_affinity_of_the_first() {
     let script = "set bind 2; run-on 2-3; thread policy, may-run-on";
     expect("four-socket", script, &["ok", "ok", "bind 2", "2-3"]);

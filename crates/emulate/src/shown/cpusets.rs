@@ -13,7 +13,7 @@ use super::host::host;
 use super::tree::{Entry, Tree};
 
 /// Where the hierarchies are mounted, by the name of the controller in `/proc/PID/cgroup`.
-const MOUNTS: [(&str, &str); 3] =
+pub(super) const MOUNTS: [(&str, &str); 3] =
     [("", "/sys/fs/cgroup"), ("", "/sys/fs/cgroup/unified"), ("cpuset", "/sys/fs/cgroup/cpuset")];
 
 /// Files, and whether they are about CPUs.

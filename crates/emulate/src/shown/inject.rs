@@ -358,7 +358,9 @@ mod tests {
         for elsewhere in ["/", "/usr/lib/x.so", "/x/sys/devices", "/x/./y", "/home/a..b"] {
             assert!(is_elsewhere(elsewhere.as_bytes()), "{elsewhere}");
         }
-        let folders = FOLDERS.iter().chain(PROC.iter().map(|(path, _)| path));
+        let files = PROC.iter().map(|(path, _)| path);
+        let folders =
+            FOLDERS.iter().chain(files).chain(cpusets::MOUNTS.iter().map(|(_, path)| path));
         assert!(folders.into_iter().all(|path| !is_elsewhere(path.as_bytes())));
     }
 
