@@ -151,7 +151,8 @@ impl Supervisor {
         // ENOENT: the caller went away meanwhile.
         let Ok(call) = self.child.listener.receive() else { return Ok(None) };
         self.callers.received(Instant::now());
-        let has_queued = self.callers.have_queued();
+        let seen = self.look_behind(&call)?;
+        self.child.listener.wake_here(self.callers.are_best_woken_here());
         if let Some(recorder) = &mut self.recorder {
             recorder.received(&mut self.world, &call);
         }
@@ -166,15 +167,8 @@ impl Supervisor {
         if self.world.machine.is_traced() {
             self.tell(&call, answer);
         }
-        let seen = self.look_behind(&call)?;
-        let wake_here = self.callers.call_often();
-        self.child.listener.wake_here(wake_here && !has_queued);
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
-        if seen.is_none() {
-            // Whoever calls next wakes us.
-            self.child.listener.wake_here(wake_here);
-        }
         Ok(seen)
     }
 
