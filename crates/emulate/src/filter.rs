@@ -21,16 +21,23 @@ pub(crate) struct Instruction {
     value: u32,
 }
 
-/// Which calls of a number are handed over.
+/// Which calls of a number are handed over. Arguments are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+pub(crate) enum When {
     /// All.
     Always,
     /// Those that have one of these bits in this argument.
     AnyBit(u32, u32),
+    /// Those that have none of these bits in this argument.
+    NoBit(u32, u32),
     /// Those whose argument has one of these values.
     OneOf(u32, &'static [u32]),
+    /// Those whose argument has another value.
+    Not(u32, u32),
 }
+
+/// A number of a call, and which calls of it are handed over.
+pub(crate) type Rule = (i64, When);
 
 /// Values of madvise(2) that drop pages at once: `MADV_DONTNEED`, `MADV_REMOVE`,
 /// `MADV_DONTNEED_LOCKED`, `MADV_GUARD_INSTALL`.
@@ -40,7 +47,7 @@ const MAP_FIXED: u32 = 0x10;
 /// Not in libc 0.2 for all targets.
 pub(crate) const SYS_SET_MEMPOLICY_HOME_NODE: i64 = 450;
 
-const RULES: &[(i64, When)] = &[
+const RULES: &[Rule] = &[
     (libc::SYS_munmap, When::Always),
     (libc::SYS_mmap, When::AnyBit(3, MAP_FIXED)),
     (libc::SYS_madvise, When::OneOf(2, DROPPING_ADVICE)),
@@ -104,8 +111,8 @@ const fn if_any_bit(value: u32, then: u8, otherwise: u8) -> Instruction {
     Instruction { code: 0x45, jump_true: then, jump_false: otherwise, value }
 }
 
-/// The program; `more` are numbers to be handed over in addition.
-pub(crate) fn program(more: &[i64]) -> Vec<Instruction> {
+/// The program; `more` are rules for numbers that have none here.
+pub(crate) fn program(more: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![load(ARCHITECTURE)];
     let refused = one_of(NUMBER, REFUSED_32);
     program.push(if_equal(ARCH_32, 0, u8::try_from(refused.len()).expect("the list is short")));
@@ -117,8 +124,7 @@ pub(crate) fn program(more: &[i64]) -> Vec<Instruction> {
         if_at_least(X32, 0, 1),
         answer(RETURN_ALLOW),
     ]);
-    let more = more.iter().map(|&number| (number, When::Always));
-    for (number, when) in RULES.iter().copied().chain(more) {
+    for &(number, when) in RULES.iter().chain(more) {
         let body = body(when);
         let number = u32::try_from(number).expect("numbers of system calls are small");
         let length = u8::try_from(body.len()).expect("a rule is short");
@@ -132,14 +138,16 @@ pub(crate) fn program(more: &[i64]) -> Vec<Instruction> {
 fn body(when: When) -> Vec<Instruction> {
     match when {
         When::Always => vec![answer(RETURN_NOTIFY)],
-        When::AnyBit(argument, bits) => vec![
-            load(ARGUMENTS + 8 * argument),
-            if_any_bit(bits, 0, 1),
-            answer(RETURN_NOTIFY),
-            answer(RETURN_ALLOW),
-        ],
+        When::AnyBit(argument, bits) => if_holds(argument, if_any_bit(bits, 0, 1)),
+        When::NoBit(argument, bits) => if_holds(argument, if_any_bit(bits, 1, 0)),
+        When::Not(argument, value) => if_holds(argument, if_equal(value, 1, 0)),
         When::OneOf(argument, values) => one_of(ARGUMENTS + 8 * argument, values),
     }
+}
+
+/// Hands over a call of which `test`, that skips nothing where it holds and one instruction else, holds.
+fn if_holds(argument: u32, test: Instruction) -> Vec<Instruction> {
+    vec![load(ARGUMENTS + 8 * argument), test, answer(RETURN_NOTIFY), answer(RETURN_ALLOW)]
 }
 
 /// Hands over a call whose word at `offset` has one of these values, and no other.
@@ -221,8 +229,19 @@ mod tests {
     }
 
     #[test]
-    fn more_traps_are_added_behind_ours() {
-        let number = u32::try_from(libc::SYS_openat).unwrap();
-        assert_eq!(play(&program(&[libc::SYS_openat]), ARCH, number, [0; 6]), RETURN_NOTIFY);
+    fn more_rules_are_added_behind_ours() {
+        let more = [
+            (libc::SYS_openat, When::Always),
+            (libc::SYS_statx, When::NoBit(2, 0x1000)),
+            (libc::SYS_readlink, When::Not(2, 1023)),
+        ];
+        let is_notified = |number: i64, args| {
+            play(&program(&more), ARCH, u32::try_from(number).unwrap(), args) == RETURN_NOTIFY
+        };
+        assert!(is_notified(libc::SYS_openat, [0; 6]));
+        assert!(is_notified(libc::SYS_statx, [0, 0, 0x6fff, 0, 0, 0]));
+        assert!(!is_notified(libc::SYS_statx, [0, 0, 0x1100, 0, 0, 0]));
+        assert!(is_notified(libc::SYS_readlink, [0, 0, 1022, 0, 0, 0]));
+        assert!(!is_notified(libc::SYS_readlink, [0, 0, 1023, 0, 0, 0]));
     }
 }

@@ -110,7 +110,7 @@ fn become_program(
     let entered = shown.enter();
     let installed = rustix::thread::set_no_new_privs(true)
         .map_err(io::Error::from)
-        .and_then(|()| seccomp::install(&filter::program(&shown.traps())));
+        .and_then(|()| seccomp::install(&filter::program(shown.traps())));
     let listener: RawFd = match installed {
         Ok(listener) => listener.into_raw_fd(),
         Err(error) => {

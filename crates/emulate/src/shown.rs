@@ -41,6 +41,7 @@ use self::live::Live;
 use self::mounts::Mounts;
 use self::tree::{Entry, Tree, below};
 use crate::call::{Answer, Call};
+use crate::filter::Rule;
 use crate::sys::notify::Listener;
 use crate::world::World;
 
@@ -110,9 +111,9 @@ impl Shown {
         u8::from(shown.mounts.join().is_err())
     }
 
-    /// In the child, after [`Self::enter`]: numbers of calls to be handed over in addition.
-    pub(crate) fn traps(&self) -> Vec<i64> {
-        if self.injected.is_some() { inject::TRAPS.to_vec() } else { Vec::new() }
+    /// In the child, after [`Self::enter`]: rules of calls to be handed over in addition.
+    pub(crate) fn traps(&self) -> &'static [Rule] {
+        if self.injected.is_some() { &inject::TRAPS } else { &[] }
     }
 
     /// In the supervisor: the child `pid` is about to exec; `entered` is the byte of its `enter`.

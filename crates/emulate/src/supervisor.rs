@@ -78,7 +78,7 @@ impl Supervisor {
         self.shown.started(&mut self.world, self.child.pid, self.child.entered);
         let mut seen = None;
         loop {
-            let ready = seen.take().map_or_else(|| self.ready(None), Ok)?;
+            let ready = self.wait(seen.take())?;
             if ready.others {
                 self.asides()?;
             }
@@ -96,6 +96,14 @@ impl Supervisor {
         self.keeper.end();
         self.reap(WaitOptions::empty());
         Ok(self.status)
+    }
+
+    /// What is ready: what was seen already, or comes next.
+    fn wait(&mut self, seen: Option<Ready>) -> io::Result<Ready> {
+        let began = Instant::now();
+        let ready = seen.map_or_else(|| self.ready(None), Ok)?;
+        self.callers.waited(began.elapsed());
+        Ok(ready)
     }
 
     /// Waits for the listener or for any other, at most for `timeout`.
@@ -150,9 +158,9 @@ impl Supervisor {
     fn next_call(&mut self) -> io::Result<Option<Ready>> {
         // ENOENT: the caller went away meanwhile.
         let Ok(call) = self.child.listener.receive() else { return Ok(None) };
-        self.callers.received(Instant::now());
-        let seen = self.look_behind(&call)?;
-        self.child.listener.wake_here(self.callers.are_best_woken_here());
+        self.callers.called(call.tid);
+        let seen = self.look_behind()?;
+        self.child.listener.wake_here(self.callers.is_best_woken_here());
         if let Some(recorder) = &mut self.recorder {
             recorder.received(&mut self.world, &call);
         }
@@ -169,12 +177,14 @@ impl Supervisor {
         }
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
+        // This is where we are woken by the next one.
+        self.child.listener.wake_here(!self.callers.are_crowd());
         Ok(seen)
     }
 
-    /// What there is besides `call`, which was received and not answered, if another call waits.
-    fn look_behind(&mut self, call: &Call) -> io::Result<Option<Ready>> {
-        if !self.callers.may_wait_behind(call.tid) {
+    /// What there is besides the last call, which is not answered yet, if another call waits.
+    fn look_behind(&mut self) -> io::Result<Option<Ready>> {
+        if !self.callers.may_wait_behind() {
             return Ok(None);
         }
         let seen = Some(self.ready(Some(&NOW))?).filter(|it| it.listener.contains(PollFlags::IN));

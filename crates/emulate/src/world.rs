@@ -9,6 +9,7 @@ use std::iter;
 use std::os::fd::OwnedFd;
 
 use linux::Root;
+use linux::proc::maps;
 use linux::proc::status::{self, Status};
 use machine::{CpuId, CpuSet};
 use model::{Machine, TaskId};
@@ -212,7 +213,8 @@ impl World {
     fn forker(&self, parent: u32, pid: u32) -> u32 {
         let threads = self.processes.get(&parent).map(|process| &process.threads);
         let others = threads.into_iter().flat_map(BTreeMap::keys).filter(|&&tid| tid != parent);
-        let mut others = others.copied();
+        // The youngest first: programs start a thread to start a program.
+        let mut others = others.rev().copied();
         others.find(|&tid| self.children(parent, tid).contains(&pid)).unwrap_or(parent)
     }
 
@@ -317,7 +319,7 @@ impl World {
         let by = is_single.then_some(tid);
         if is_parent {
             self.before_change(pid, by);
-        } else if shares_memory(&self.root, pid) {
+        } else if maps::shares_memory(&self.root, pid).unwrap_or(false) {
             self.settle_for(pid, by);
         }
     }
@@ -402,16 +404,6 @@ impl World {
         }
         self.machine.drop_caches();
     }
-}
-
-/// Whether a process has memory that it may write and others may see. Its mappings are looked through
-/// as bytes: this is asked at the end of every process.
-fn shares_memory(root: &Root, pid: u32) -> bool {
-    let maps = root.read_bytes(format!("proc/{pid}/maps")).unwrap_or_default();
-    maps.split(|&byte| byte == b'\n').any(|line| {
-        let permissions = line.split(|&byte| byte == b' ').nth(1);
-        permissions.is_some_and(|it| it.starts_with(b"rw") && it.ends_with(b"s"))
-    })
 }
 
 /// The member of `cpus` that is `steps` behind `from`, round and round.

@@ -26,6 +26,7 @@ mod pagemap_scan;
 mod pidfd;
 mod pread_words;
 mod process_madvise;
+mod procmap_query;
 
 pub use mempolicy::{
     BindFlags, get_allowed_nodes, get_page_node, get_range_policy, get_thread_policy, mbind,
@@ -38,6 +39,7 @@ pub use pagemap_scan::{PageRegion, ScanFlags, ScanRequest, pagemap_scan};
 pub use pidfd::{has_exited, open_pidfd};
 pub use pread_words::pread_words;
 pub use process_madvise::{Advice, RemoteRange, process_madvise};
+pub use procmap_query::{MappingFlags, procmap_query};
 
 use std::io;
 

@@ -27,27 +27,38 @@ use super::mounts::FOLDERS;
 use super::tree::{Entry, Tree, below};
 use super::{PROC, cpusets};
 use crate::call::{Answer, Call, int};
+use crate::filter::{Rule, When};
 use crate::sys::notify::Listener;
 use crate::sys::{memory, stat};
 use crate::world::World;
 
-/// What names a file. `faccessat2` and `openat2` are not in libc 0.2 for all targets.
-pub(crate) const TRAPS: [i64; 14] = [
-    libc::SYS_open,
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_access,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_readlink,
-    libc::SYS_readlinkat,
-    libc::SYS_creat,
-    libc::SYS_truncate,
+/// The rules of calls that name a file. Two kinds are made by the kernel at once, for a program that is
+/// busy with files makes most of its calls in these ways: what asks of a descriptor, which is a real
+/// one; and the readlink by which realpath(3) of glibc looks at each part of a path.
+///
+/// `faccessat2` and `openat2` are not in libc 0.2 for all targets.
+pub(crate) const TRAPS: [Rule; 14] = [
+    (libc::SYS_open, When::Always),
+    (libc::SYS_openat, When::Always),
+    (libc::SYS_openat2, When::Always),
+    (libc::SYS_stat, When::Always),
+    (libc::SYS_lstat, When::Always),
+    (libc::SYS_newfstatat, When::NoBit(3, EMPTY_PATH)),
+    (libc::SYS_statx, When::NoBit(2, EMPTY_PATH)),
+    (libc::SYS_access, When::Always),
+    (libc::SYS_faccessat, When::Always),
+    (libc::SYS_faccessat2, When::Always),
+    (libc::SYS_readlink, When::Not(2, REALPATH_ROOM)),
+    (libc::SYS_readlinkat, When::Always),
+    (libc::SYS_creat, When::Always),
+    (libc::SYS_truncate, When::Always),
 ];
+
+/// `AT_EMPTY_PATH`.
+const EMPTY_PATH: u32 = 0x1000;
+/// The room for a link's target that realpath(3) has first (glibc, stdlib/canonicalize.c, 2.33 and
+/// later: 1024 bytes of which one is left free).
+const REALPATH_ROOM: u32 = 1023;
 
 /// `PATH_MAX`
 const PATH_MAX: usize = 4096;

@@ -59,7 +59,8 @@ pub(crate) struct Listener {
     /// Where the kernel writes a call: a page of its own, which forked processes share. There is no
     /// moment at which a call is received and not written here yet.
     received: NonNull<Notification>,
-    wakes_here: bool,
+    /// How it was told to wake; `None`: it cannot be told.
+    wakes_here: Option<bool>,
 }
 
 impl AsFd for Listener {
@@ -82,18 +83,19 @@ impl Listener {
         let page = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0) };
         let received = NonNull::new(page.cast()).filter(|_| page != libc::MAP_FAILED);
         let received = received.ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { descriptor, received, wakes_here: false })
+        Ok(Self { descriptor, received, wakes_here: Some(false) })
     }
 
-    /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`: whether a caller that is answered is woken on this CPU, which
-    /// it is handed directly when we wait, or on any (6.6 and later; before that on any).
+    /// `SECCOMP_IOCTL_NOTIF_SET_FLAGS`: whether a caller that is answered is woken on this CPU, and we on
+    /// that of who calls next; or each where the scheduler wants it, as always before 6.6.
     pub(crate) fn wake_here(&mut self, here: bool) {
-        if std::mem::replace(&mut self.wakes_here, here) == here {
+        if self.wakes_here.is_none_or(|before| before == here) {
             return;
         }
         let flags = if here { SYNC_WAKE_UP } else { 0 };
         // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
-        unsafe { libc::ioctl(self.raw(), SET_FLAGS as libc::Ioctl, flags) };
+        let result = unsafe { libc::ioctl(self.raw(), SET_FLAGS as libc::Ioctl, flags) };
+        self.wakes_here = (result == 0).then_some(here);
     }
 
     fn raw(&self) -> i32 {

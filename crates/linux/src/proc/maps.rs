@@ -20,7 +20,7 @@ use std::fmt;
 use machine::AddrRange;
 
 use crate::error::parse_lines;
-use crate::{Malformed, ReadError, Root};
+use crate::{Malformed, ReadError, Root, sys};
 
 /// One line of maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,29 @@ pub fn read(root: &Root, pid: u32) -> Result<Vec<Mapping>, ReadError> {
     root.parse(super::path(pid, "maps"), parse)
 }
 
+/// Whether a process has memory that it may write and others may see. A kernel that can finds it without
+/// text (6.11); else the text is looked through as bytes.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn shares_memory(root: &Root, pid: u32) -> Result<bool, ReadError> {
+    let relative = super::path(pid, "maps");
+    let file = root.open(&relative)?;
+    match sys::procmap_query(&file, 0, sys::MappingFlags::WRITABLE_SHARED) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(_) => Ok(has_writable_shared_line(&root.read_bytes(&relative)?)),
+    }
+}
+
+fn has_writable_shared_line(maps: &[u8]) -> bool {
+    maps.split(|&byte| byte == b'\n').any(|line| {
+        let permissions = line.split(|&byte| byte == b' ').nth(1);
+        permissions.is_some_and(|it| it.get(1) == Some(&b'w') && it.ends_with(b"s"))
+    })
+}
+
 impl fmt::Display for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = |set, letter| if set { letter } else { '-' };
@@ -218,6 +241,20 @@ mod tests {
             code(m.address, m.perms.contains(procfs::process::MMPermissions::EXECUTE))
         });
         assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn memory_that_others_see_is_found_in_text() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("proc/7")).unwrap();
+        let shares = |maps: &str| {
+            std::fs::write(folder.path().join("proc/7/maps"), maps).unwrap();
+            shares_memory(&Root::new(folder.path()), 7).unwrap()
+        };
+        let private = DELETED.replace("rw-s", "rw-p");
+        assert!(!shares("") && !shares(&private) && !shares(&DELETED.replace("rw-s", "r--s")));
+        assert!(shares(&format!("{private}\n{DELETED}\n")));
+        assert!(shares(&DELETED.replace("rw-s", "-w-s")));
     }
 
     #[test]
