@@ -177,7 +177,7 @@ impl Supervisor {
         }
         // A caller that has gone needs no answer.
         let _ = self.child.listener.send(call.id, answer);
-        // This is where we are woken by the next one.
+        // Who calls next wakes us by the same flag.
         self.child.listener.wake_here(!self.callers.are_crowd());
         Ok(seen)
     }

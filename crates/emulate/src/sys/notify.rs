@@ -59,7 +59,7 @@ pub(crate) struct Listener {
     /// Where the kernel writes a call: a page of its own, which forked processes share. There is no
     /// moment at which a call is received and not written here yet.
     received: NonNull<Notification>,
-    /// How it was told to wake; `None`: it cannot be told.
+    /// How it wakes; `None`: it cannot be told.
     wakes_here: Option<bool>,
 }
 
@@ -95,7 +95,12 @@ impl Listener {
         let flags = if here { SYNC_WAKE_UP } else { 0 };
         // SAFETY: this ioctl takes its flags by value, and only changes how the listener wakes.
         let result = unsafe { libc::ioctl(self.raw(), SET_FLAGS as libc::Ioctl, flags) };
-        self.wakes_here = (result == 0).then_some(here);
+        if result == 0 {
+            self.wakes_here = Some(here);
+        } else if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+            self.wakes_here = None;
+        }
+        // EINTR: it wakes as it did, and is told again by the next call.
     }
 
     fn raw(&self) -> i32 {
