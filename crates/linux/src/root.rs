@@ -49,12 +49,19 @@ impl Root {
     ///
     /// [`ReadError`], never as malformed.
     pub fn read_bytes(&self, relative: impl AsRef<Path>) -> Result<Vec<u8>, ReadError> {
-        let path = self.path(relative);
+        self.bytes_of(self.open(&relative)?, relative)
+    }
+
+    /// Reads an open file to its end; `relative` is where it is.
+    pub(crate) fn bytes_of(
+        &self,
+        mut file: File,
+        relative: impl AsRef<Path>,
+    ) -> Result<Vec<u8>, ReadError> {
         // The kernel's files have no length: room for most of them saves a dozen short reads of each.
         let mut bytes = Vec::with_capacity(8192);
-        File::open(&path)
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(|error| self.error(&path, &error))?;
+        let read = file.read_to_end(&mut bytes);
+        read.map_err(|error| self.error(&self.path(relative), &error))?;
         Ok(bytes)
     }
 

@@ -159,7 +159,7 @@ pub fn shares_memory(root: &Root, pid: u32) -> Result<bool, ReadError> {
     match sys::procmap_query(&file, 0, sys::MappingFlags::WRITABLE_SHARED) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(_) => Ok(has_writable_shared_line(&root.read_bytes(&relative)?)),
+        Err(_) => Ok(has_writable_shared_line(&root.bytes_of(file, relative)?)),
     }
 }
 

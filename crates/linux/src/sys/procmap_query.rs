@@ -88,17 +88,13 @@ mod tests {
 
     #[test]
     fn a_shared_mapping_is_found_and_a_private_one_passed_over_where_the_kernel_can() {
-        let map = |flags: i32| {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let maps = File::open("/proc/self/maps").unwrap();
+        for (flags, is_found) in [(libc::MAP_SHARED, true), (libc::MAP_PRIVATE, false)] {
             let flags = flags | libc::MAP_ANONYMOUS;
             // SAFETY: a new mapping, at an address of the kernel's choice.
             let page = unsafe { libc::mmap(ptr::null_mut(), 4096, protection, flags, -1, 0) };
             assert_ne!(page, libc::MAP_FAILED);
-            page
-        };
-        let maps = File::open("/proc/self/maps").unwrap();
-        for (flags, is_found) in [(libc::MAP_SHARED, true), (libc::MAP_PRIVATE, false)] {
-            let page = map(flags);
             let address = page.addr() as u64;
             let found = match procmap_query(&maps, address, MappingFlags::WRITABLE_SHARED) {
                 Ok((start, end)) => (start..end).contains(&address),
