@@ -3,6 +3,8 @@
 
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
+
 use super::{pagetide, run, subject, text};
 
 pub(super) const WAYS: [&str; 2] = ["mounts", "injected"];
@@ -112,6 +114,23 @@ fn what_is_listed_can_be_opened_and_asked_about() {
         let said = say(way, "two-socket", &["sh", "-c", script]);
         assert_eq!(said, "2\n../../cpu/cpu2\ndirectory\ntwo\n", "by {way}");
     }
+}
+
+#[test]
+fn what_asks_of_a_descriptor_and_realpath_make_no_calls_of_ours_where_files_are_injected() {
+    let script = "import ctypes, os\n\
+                  room = ctypes.create_string_buffer(4096)\n\
+                  for _ in range(1000): ctypes.CDLL(None).realpath(b'/usr/bin/env', room); os.fstat(1)\n\
+                  for _ in range(3000): os.stat('/usr'); os.readlink('/proc/self/exe')";
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("run.json");
+    let options = ["--files", "injected", "--report", report.to_str().unwrap(), "--"];
+    let output = run(&[&options[..], &["/usr/bin/python3", "-c", script]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    // Of each of the last two kinds as many as were made, and those of python itself.
+    let named = report["calls"]["others"]["calls"].as_u64().unwrap();
+    assert!((6000..7000).contains(&named), "{}", report["calls"]);
 }
 
 /// As user nobody, from a copy of the binary that everybody may read; `$P` is that copy.

@@ -3,8 +3,8 @@
 //! An open is given a descriptor: of the file in that folder, or of a memfd with fresh text. What
 //! is opened from there on, listed, or asked of a descriptor is the kernel's own doing, since the
 //! descriptor of a folder is a real one. Calls that name any other path are made by the kernel; they
-//! cost a notification each. A program that finds its way by chdir(2) into one of these folders
-//! sees this computer's.
+//! cost a notification each, but for those that [`TRAPS`] lets through. A program that finds its way by
+//! chdir(2) into one of these folders, or by realpath(3), sees this computer's.
 //!
 //! Paths are resolved by their words: a link of this computer into one of our folders is not seen.
 //!
@@ -56,8 +56,7 @@ pub(crate) const TRAPS: [Rule; 14] = [
 
 /// `AT_EMPTY_PATH`.
 const EMPTY_PATH: u32 = 0x1000;
-/// The room for a link's target that realpath(3) has first (glibc, stdlib/canonicalize.c, 2.33 and
-/// later: 1024 bytes of which one is left free).
+/// The room for a link's target that realpath(3) asks with first (seen with glibc 2.36).
 const REALPATH_ROOM: u32 = 1023;
 
 /// `PATH_MAX`
