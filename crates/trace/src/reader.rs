@@ -20,10 +20,49 @@ use crate::event::Gap;
 /// A writer that was interrupted between taking its time stamp and its place is not waited for longer.
 const SLACK_NS: u64 = 1_000_000;
 
+/// While a CPU has no buffer, no wait is longer: it may have got one.
+const NEWS_OF_CPUS: Duration = Duration::from_secs(1);
+
+/// The way to the buffer of a CPU.
+#[derive(Debug)]
+struct Pipe {
+    cpu: u32,
+    file: File,
+    /// A CPU gets its buffer when it is first online, and a poll of a pipe without one ends at once.
+    has_buffer: bool,
+}
+
+impl Pipe {
+    const fn new(cpu: u32, file: File) -> Self {
+        Self { cpu, file, has_buffer: true }
+    }
+
+    /// Reads a page of the buffer; `None` when there is none.
+    fn read(&mut self, page: &mut [u8]) -> io::Result<Option<usize>> {
+        let result = self.file.read(page);
+        // ENODEV: kernel, kernel/trace/ring_buffer.c, `ring_buffer_alloc_read_page`, 6.1 to 7.3.
+        self.has_buffer =
+            !result.as_ref().is_err_and(|e| Errno::from_io_error(e) == Some(Errno::NODEV));
+        match result {
+            Ok(bytes) => Ok(Some(bytes).filter(|&bytes| bytes > 0)),
+            Err(_) if !self.has_buffer => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// The open buffers, and events that are too young to be given out.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    pipes: Vec<(u32, File)>,
+    pipes: Vec<Pipe>,
     layout: PageLayout,
     page: Vec<u8>,
     young: Vec<Seen>,
@@ -41,7 +80,7 @@ pub(crate) struct Round {
 impl Reader {
     /// Opens the buffers of an instance.
     pub(crate) fn open(instance: &Instance, layout: PageLayout) -> Result<Self, TraceError> {
-        let open = |cpu| Ok((cpu, instance.open_pipe(cpu)?));
+        let open = |cpu| Ok(Pipe::new(cpu, instance.open_pipe(cpu)?));
         let pipes = instance.cpus()?.into_iter().map(open).collect::<Result<_, TraceError>>()?;
         Ok(Self { pipes, layout, page: vec![0; layout.page_bytes], young: Vec::new() })
     }
@@ -49,7 +88,10 @@ impl Reader {
     /// Waits until a buffer is as full as the instance's `buffer_percent` says, a signal comes, or the
     /// time is over; gives whether a buffer is.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        wait_for(self.pipes.iter().map(|(_, pipe)| pipe), timeout)
+        let is_whole = self.pipes.iter().all(|pipe| pipe.has_buffer);
+        let timeout = if is_whole { timeout } else { timeout.min(NEWS_OF_CPUS) };
+        let files = self.pipes.iter().filter(|pipe| pipe.has_buffer).map(|pipe| &pipe.file);
+        wait_for(files, timeout)
     }
 
     /// Whether an event waits until it is old enough to be given out.
@@ -85,20 +127,8 @@ impl Reader {
         decoder: &Decoder,
         round: &mut Round,
     ) -> io::Result<Option<u64>> {
-        let (cpu, pipe) = &mut self.pipes[at];
-        let bytes = match pipe.read(&mut self.page) {
-            Ok(0) => return Ok(None),
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let pipe = &mut self.pipes[at];
+        let Some(bytes) = pipe.read(&mut self.page)? else { return Ok(None) };
         let page = match Page::parse(&self.layout, &self.page[..bytes]) {
             Ok(page) => page,
             Err(bad) => {
@@ -107,7 +137,7 @@ impl Reader {
             }
         };
         round.gaps.extend(page.lost.map(|lost| Gap {
-            cpu: Some(*cpu),
+            cpu: Some(pipe.cpu),
             events: match lost {
                 Lost::Events(events) => Some(events),
                 Lost::Uncounted => None,
@@ -118,7 +148,7 @@ impl Reader {
             match record {
                 Ok(record) => {
                     last_ns = record.time_ns;
-                    self.young.extend(decoder.decode(record.time_ns, *cpu, record.event));
+                    self.young.extend(decoder.decode(record.time_ns, pipe.cpu, record.event));
                 }
                 Err(bad) => round.bad_pages.push(bad),
             }
@@ -203,7 +233,7 @@ mod tests {
         let decoder = Decoder::new(&end).unwrap();
         let (files, counts): (Vec<_>, Vec<_>) =
             [7, 57].map(|first_ns| storm(&layout, &end, first_ns)).into_iter().unzip();
-        let pipes = (0..).zip(files).collect();
+        let pipes = (0..).zip(files).map(|(cpu, file)| Pipe::new(cpu, file)).collect();
         let page = vec![0; layout.page_bytes];
         let mut reader = Reader { pipes, layout, page, young: Vec::new() };
         let round = reader.read_all(&decoder).unwrap();

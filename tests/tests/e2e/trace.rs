@@ -26,6 +26,7 @@ on_each_kernel! {
         trace_that_was_killed_leaves_nothing_behind_the_next
         trace_counts_a_storm_whole_or_says_what_it_lost
         trace_counts_what_was_overwritten_while_it_slept
+        trace_goes_on_where_a_cpu_is_offline_and_follows_it_when_it_is_back
     }
     dram_cxl {
         trace_shows_demotion
@@ -170,6 +171,25 @@ fn trace_shows_migratepages_as_a_syscall_by_its_path(host: &Host) {
     }
     let sum = |key: &str| migrations.iter().map(|m| m[key].as_u64().unwrap()).sum::<u64>();
     assert!(sum("succeeded_pages") >= 2048 && sum("thp_succeeded") == 2, "{migrations:?}");
+}
+
+fn trace_goes_on_where_a_cpu_is_offline_and_follows_it_when_it_is_back(host: &Host) {
+    let target = Target::start(host, "--on-node 0 a=anon:4M");
+    let is_online = |online| host.write("/sys/devices/system/cpu/cpu1/online", online);
+    is_online("0");
+    let trace = Trace::start(host, "--json");
+    host.sh(&format!("/root/theirs/migratepages {} 0 1; sleep 2", target.pid));
+    let pid = host.sh("pidof pagetide | cut -d' ' -f1");
+    let ticks = host.sh(&format!("cut -d' ' -f14,15 /proc/{}/stat", pid.trim()));
+    let ticks: u64 = ticks.split_whitespace().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    is_online("1");
+    host.sh(&format!("taskset -c 1 /root/theirs/migratepages {} 1 0", target.pid));
+    let traced = trace.finish();
+    traced.assert_adds_up();
+    let cpus = traced.migrations("syscall_or_cpuset");
+    assert!(cpus.iter().any(|migration| migration["cpu"] == 1), "{cpus:?}");
+    assert!(cpus.iter().any(|migration| migration["cpu"] != 1), "{cpus:?}");
+    assert!(ticks < 150, "it slept: {ticks} ticks of 10 ms in 2 s");
 }
 
 fn trace_shows_a_hint_fault_as_numa_misplaced_under_the_fault(host: &Host) {

@@ -121,7 +121,8 @@ impl Instance {
         self.tracefs.root.read(path).map_err(|error| self.tracefs.explain(error))
     }
 
-    /// The CPUs that have a buffer: all that can ever be.
+    /// All CPUs that can ever be. One that has not been online since the instance was made has no buffer
+    /// yet: a read of its pipe gives `ENODEV`.
     ///
     /// # Errors
     ///
