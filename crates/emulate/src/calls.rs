@@ -105,6 +105,11 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
     }
 }
 
+/// Whether the model answers this call: numbers of 32-bit calls mean others.
+pub(crate) fn is_numa_call(call: &Call) -> bool {
+    call.arch == ARCH && is_about_numa(call.number)
+}
+
 /// Whether the model answers a call with this number.
 pub(crate) fn is_about_numa(number: i64) -> bool {
     matches!(

@@ -23,7 +23,7 @@ use self::summary::{
 use crate::call::{Answer, Call};
 use crate::calls::is_about_numa;
 use crate::explain;
-use crate::filter::SYS_SET_MEMPOLICY_HOME_NODE;
+use crate::filter::{ARCH, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::target;
 use crate::world::World;
 
@@ -119,7 +119,8 @@ impl Recorder {
         answer: Answer,
         moves: &[Explained],
     ) {
-        self.calls.entry(name(call.number)).or_default().add(answer);
+        let name = if call.arch == ARCH { name(call.number) } else { OTHERS };
+        self.calls.entry(name).or_default().add(answer);
         let now = Instant::now();
         if is_about_numa(call.number) {
             self.keep_policy(call, answer);
@@ -245,6 +246,8 @@ fn call_of(told: &str) -> String {
     told.split_once("] ").map_or(told, |(_, call)| call).to_owned()
 }
 
+const OTHERS: &str = "others";
+
 /// Names of the calls that are intercepted.
 fn name(number: i64) -> &'static str {
     match number {
@@ -268,6 +271,6 @@ fn name(number: i64) -> &'static str {
         libc::SYS_set_robust_list => "set_robust_list",
         libc::SYS_set_tid_address => "set_tid_address",
         libc::SYS_arch_prctl => "arch_prctl",
-        _ => "others",
+        _ => OTHERS,
     }
 }

@@ -200,6 +200,7 @@ impl Supervisor {
         let moves = model::explain(&events);
         if let Some(explain) = &mut self.explain
             && answer != Answer::Continue
+            && calls::is_numa_call(call)
         {
             explain.call(call, answer, &moves);
         }

@@ -25,3 +25,11 @@ fn calls_can_be_told_to_a_file() {
     let told = std::fs::read_to_string(path).unwrap();
     assert!(told.contains("set_mempolicy(MPOL_BIND, {9}, 65) = -1 EINVAL\n"), "{told}");
 }
+
+#[test]
+fn a_file_that_is_shown_by_its_call_is_not_told_as_a_numa_call() {
+    let online = "/sys/devices/system/node/online";
+    let output = run(&["--files", "injected", "--explain", "--", "cat", online]);
+    assert_eq!(text(&output.stdout), "0-1\n");
+    assert_eq!(text(&output.stderr), "");
+}
