@@ -83,7 +83,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Io`].
+    /// [`JournalError::Io`]: nothing may be moved then that shall be undone.
     pub fn begin(folder: &Path, plan: &Plan) -> Result<Self, JournalError> {
         use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -98,7 +98,15 @@ impl Journal {
         let mut journal = Self { path, out, failed: None, runs: 0 };
         let ranges = plan.passes.iter().flat_map(|pass| pass.ranges.iter().cloned()).collect();
         journal.write(&Head { schema: SCHEMA, target: plan.target.clone(), ranges });
-        Ok(journal)
+        journal.flush();
+        match journal.failed.take() {
+            None => Ok(journal),
+            Some(source) => {
+                // What the write has said matters more.
+                let _ = fs::remove_file(&journal.path);
+                Err(failed("write", &journal.path)(source))
+            }
+        }
     }
 
     /// Writes down pages that moved to `lane.to`.
@@ -107,6 +115,15 @@ impl Journal {
             self.write(&run);
             self.runs += 1;
         }
+        self.flush();
+    }
+
+    /// Whether a write has failed: what moves from here on is not on record.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    fn flush(&mut self) {
         if self.failed.is_none() {
             self.failed = self.out.flush().err();
         }
@@ -159,18 +176,23 @@ pub struct Record {
 }
 
 impl Record {
-    /// The last move of `target` in `folder`.
+    /// The last move of `target` in `folder` that changed anything.
     ///
     /// # Errors
     ///
     /// [`JournalError`]; a torn last line, as a killed pagetide leaves it, is no error.
     pub fn last_of(folder: &Path, target: &TargetId) -> Result<Self, JournalError> {
-        let none = || JournalError::NoRecord { pid: target.pid, folder: folder.to_path_buf() };
-        let number = last_number(folder, target).ok_or_else(none)?;
-        Self::read(folder.join(file_name(target, number)))
+        for number in numbers(folder, target) {
+            match Self::read(folder.join(file_name(target, number)))? {
+                Some(record) if record.head.target.boot_id == target.boot_id => return Ok(record),
+                _ => {}
+            }
+        }
+        Err(JournalError::NoRecord { pid: target.pid, folder: folder.to_path_buf() })
     }
 
-    fn read(path: PathBuf) -> Result<Self, JournalError> {
+    /// Reads a journal; `None`: it tells of no page, as one of a pagetide that was killed at its begin.
+    fn read(path: PathBuf) -> Result<Option<Self>, JournalError> {
         let failed = |source| JournalError::Io { what: "read", path: path.clone(), source };
         let file = File::open(&path).map_err(failed)?;
         let lines: Vec<String> =
@@ -181,7 +203,11 @@ impl Record {
             source,
         };
         let first = lines.first().map_or("", String::as_str);
-        let head: Head = serde_json::from_str(first).map_err(|error| malformed(0, error))?;
+        let head: Head = match serde_json::from_str(first) {
+            Ok(head) => head,
+            Err(error) if error.is_eof() && lines.len() <= 1 => return Ok(None),
+            Err(error) => return Err(malformed(0, error)),
+        };
         let mut runs = Vec::with_capacity(lines.len());
         for (at, line) in lines.iter().enumerate().skip(1) {
             match serde_json::from_str(line) {
@@ -190,7 +216,7 @@ impl Record {
                 Err(error) => return Err(malformed(at, error)),
             }
         }
-        Ok(Self { path, head, runs })
+        Ok(Some(Self { path, head, runs }).filter(|record| !record.runs.is_empty()))
     }
 
     /// The passes that bring everything back, the last change first.
@@ -239,17 +265,19 @@ fn file_name(target: &TargetId, number: u64) -> String {
     format!("{}-{}-{number}.jsonl", target.pid, target.start_time_ticks)
 }
 
-fn last_number(folder: &Path, target: &TargetId) -> Option<u64> {
+/// The numbers of the target's journals, the last one first.
+fn numbers(folder: &Path, target: &TargetId) -> Vec<u64> {
     let prefix = format!("{}-{}-", target.pid, target.start_time_ticks);
-    let entries = fs::read_dir(folder).ok()?;
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix(".jsonl")?.parse().ok())
-        .max()
+    let number = |name: String| name.strip_prefix(&prefix)?.strip_suffix(".jsonl")?.parse().ok();
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut numbers: Vec<u64> = names.filter_map(number).collect();
+    numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(number));
+    numbers
 }
 
 fn next_name(folder: &Path, target: &TargetId) -> String {
-    file_name(target, last_number(folder, target).map_or(1, |last| last + 1))
+    file_name(target, numbers(folder, target).first().map_or(1, |last| last.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -351,6 +379,45 @@ mod tests {
         fs::write(&path, whole.replacen("\"range\"", "\"rage\"", 1)).unwrap();
         let error = Record::last_of(folder.path(), &plan.target).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_journal_that_was_torn_at_its_begin_or_is_of_another_boot_hides_no_earlier_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan_of(vec![]);
+        let begin = |plan: &Plan| Journal::begin(folder.path(), plan).unwrap();
+        let mut whole = begin(&plan);
+        record(&mut whole, &[(7, 0)], 1);
+        whole.finish().unwrap();
+        let last = || Record::last_of(folder.path(), &plan.target).unwrap().runs[0].range;
+        let expected = AddrRange::from_pages(7 * 4096, 1);
+
+        let torn = begin(&plan).path;
+        let head = fs::read(&torn).unwrap();
+        assert!(head.ends_with(b"\n"), "the head is there before the first page moves");
+        assert_eq!(last(), expected);
+        for bytes in [0, head.len() / 2] {
+            fs::write(&torn, &head[..bytes]).unwrap();
+            assert_eq!(last(), expected);
+        }
+
+        let mut other = plan.clone();
+        other.target.boot_id = "another boot".to_owned();
+        let mut journal = begin(&other);
+        record(&mut journal, &[(9, 0)], 1);
+        journal.finish().unwrap();
+        assert_eq!(last(), expected);
+    }
+
+    #[test]
+    fn a_journal_says_as_soon_as_a_write_has_failed() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let out = BufWriter::new(full);
+        let mut journal = Journal { path: "/dev/full".into(), out, failed: None, runs: 0 };
+        assert!(!journal.has_failed());
+        record(&mut journal, &[(1, 0)], 1);
+        assert!(journal.has_failed());
+        assert!(journal.finish().unwrap_err().to_string().contains("No space"));
     }
 
     #[test]

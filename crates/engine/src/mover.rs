@@ -14,7 +14,7 @@ use linux::ReadError;
 use linux::calls::MoveError;
 use machine::Bytes;
 
-use crate::feed::{Batch, Feed, MAX_ROUNDS, Next, Piece};
+use crate::feed::{Batch, Feed, Lane, MAX_ROUNDS, Next, Piece};
 use crate::journal::Journal;
 use crate::memory::Memory;
 use crate::outcome::{Cause, End, Outcome, nanoseconds};
@@ -95,7 +95,7 @@ impl<'a> Mover<'a> {
             swept.book(&mut outcome);
             self.report(&outcome, swept.found_pages, began);
             if let Some(journal) = &mut journal {
-                journal.record(&swept.lane, &swept.arrived);
+                self.put_on_record(journal, &swept.lane, &swept.arrived);
             }
         }
         let filter = &self.plan.filter;
@@ -132,6 +132,14 @@ impl<'a> Mover<'a> {
             swept.add_placement(&mut outcome);
         }
         Ok(outcome)
+    }
+
+    /// What cannot be put on record cannot be undone: nothing more is moved then.
+    fn put_on_record(&self, journal: &mut Journal, lane: &Lane, moved: &[Piece]) {
+        journal.record(lane, moved);
+        if journal.has_failed() {
+            self.stop.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A sweep is one long call, on one thread.
@@ -234,7 +242,7 @@ impl<'a> Worker<'a, '_> {
         }
         books.settled(batch, settled, untried);
         if let Some(journal) = &mut books.journal {
-            journal.record(&batch.lane, &settled.moved);
+            self.mover.put_on_record(journal, &batch.lane, &settled.moved);
         }
         self.mover.report(&books.outcome, batch.pages(), self.began);
         self.returned.notify_all();
