@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let root = Root::default();
     let mut text = StatText::new(args.wide);
     let mut before: Option<(Reading, Instant)> = None;
-    let mut next = Instant::now();
+    let (began, mut due) = (Instant::now(), Duration::ZERO);
     let mut reports = 0;
     loop {
         let now = (Reading::take(&root)?, Instant::now());
@@ -95,9 +95,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             return Ok(Exit::Done);
         };
         before = Some(now);
-        next += interval;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        let elapsed = began.elapsed();
+        due = next_due(due, interval, elapsed);
+        thread::sleep(due.saturating_sub(elapsed));
     }
+}
+
+/// When the report after the one of `due` comes, since the begin. Those that were missed, as while we were
+/// stopped, are left out.
+fn next_due(due: Duration, interval: Duration, elapsed: Duration) -> Duration {
+    due.saturating_add(interval).max(elapsed)
 }
 
 fn report(
@@ -144,5 +151,20 @@ mod tests {
         for wrong in ["0", "0s", "", "x", "-1", "1x"] {
             assert!(interval(wrong).is_err(), "{wrong}");
         }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn reports_come_at_the_interval_however_long_each_takes() {
+        assert_eq!(next_due(SECOND, SECOND, SECOND + SECOND / 3), 2 * SECOND);
+        assert_eq!(next_due(SECOND, Duration::MAX, SECOND), Duration::MAX);
+    }
+
+    #[test]
+    fn after_a_stop_there_is_one_report_and_not_all_that_were_missed() {
+        let due = next_due(SECOND, SECOND, 100 * SECOND);
+        assert_eq!(due, 100 * SECOND);
+        assert_eq!(next_due(due, SECOND, 100 * SECOND), 101 * SECOND);
     }
 }
