@@ -84,7 +84,7 @@ impl Cgroup {
     }
 
     /// The processes of the group and of all groups in it, in order of pid. Reads until no new one
-    /// appears, since processes fork meanwhile.
+    /// appears, since processes fork meanwhile; but only a few times, since some groups never rest.
     ///
     /// Those in a pid namespace that we cannot see into are left out.
     ///
@@ -92,14 +92,16 @@ impl Cgroup {
     ///
     /// [`ReadError`] of the group itself; groups in it may vanish.
     pub fn processes(&self) -> Result<Vec<u32>, ReadError> {
+        const PASSES: usize = 4;
         let mut all = BTreeSet::new();
-        loop {
+        for _ in 0..PASSES {
             let before = all.len();
             all.extend(processes_of(&self.root, &self.folder())?);
             if all.len() == before {
-                return Ok(all.into_iter().collect());
+                break;
             }
         }
+        Ok(all.into_iter().collect())
     }
 
     /// CPUs where its processes may run; `None` when no cpuset limits them.
