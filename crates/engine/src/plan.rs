@@ -145,6 +145,13 @@ impl PlanFile {
     }
 }
 
+impl Flow {
+    /// Whether its pages come from the pool of huge pages.
+    pub(crate) fn is_of_hugetlb(&self) -> bool {
+        self.size.starts_with("hugetlb")
+    }
+}
+
 impl Plan {
     /// Base pages that would move.
     pub fn pages(&self) -> u64 {
@@ -289,6 +296,8 @@ fn survey(
         let parts = pass.parts(mappings);
         pass.ranges.clear();
         for (mapping, range) in parts {
+            let part = filter.part_of(&mapping).and_then(|part| part.intersection(range));
+            let Some(range) = part else { continue };
             let mut tally = RangeTally { allowed_pages, ..RangeTally::default() };
             if let Some(look) = &mut draft.look {
                 look.enter(range);

@@ -3,6 +3,7 @@
 //! Called by `plan`, `move` and undo. It reads, asks the kernel about memory of its own, and
 //! changes nothing of the target.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use linux::calls;
@@ -90,6 +91,14 @@ pub enum Depth {
 pub struct Planner {
     root: Root,
     machine: Topology,
+    /// What the plans that come first bring to each node, and take from it.
+    promised: RefCell<BTreeMap<NodeId, Promise>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Promise {
+    arriving: Arrival,
+    leaving: Bytes,
 }
 
 impl Planner {
@@ -99,7 +108,8 @@ impl Planner {
     ///
     /// When its nodes cannot be read.
     pub fn new(root: &Root) -> Result<Self, PlanError> {
-        Ok(Self { root: root.clone(), machine: topology::read(root, "this computer")? })
+        let machine = topology::read(root, "this computer")?;
+        Ok(Self { root: root.clone(), machine, promised: RefCell::default() })
     }
 
     /// The nodes of this host.
@@ -158,7 +168,23 @@ impl Planner {
         self.finish(&target, route, &filter, sharing, draft, Depth::Refusals)
     }
 
-    /// Plans the way back of a move, from the passes of its [record](crate::journal::Record).
+    /// Counts on it that `plan` is carried out before those that are made from here on: what it brings to a
+    /// node is no longer free for them.
+    pub fn promise(&self, plan: &Plan) {
+        let mut promised = self.promised.borrow_mut();
+        for flow in &plan.flows {
+            let bytes = Bytes::from_pages(flow.pages);
+            if flow.is_of_hugetlb() {
+                promised.entry(flow.to).or_default().arriving.hugetlb += bytes;
+            } else {
+                promised.entry(flow.to).or_default().arriving.ordinary += bytes;
+                promised.entry(flow.from).or_default().leaving += bytes;
+            }
+        }
+    }
+
+    /// Plans the way back of a move, or of what `filter` lets through of it, from the passes of its
+    /// [record](crate::journal::Record).
     ///
     /// # Errors
     ///
@@ -168,10 +194,11 @@ impl Planner {
         target: &TargetId,
         memory: &dyn Memory,
         passes: Vec<PlannedPass>,
+        filter: &Filter,
         sharing: Sharing,
     ) -> Result<Plan, PlanError> {
-        let draft = redraft(memory, passes, &Filter::default(), sharing)?;
-        self.finish(target, Route::Back, &Filter::default(), sharing, draft, Depth::Refusals)
+        let draft = redraft(memory, passes, filter, sharing)?;
+        self.finish(target, Route::Back, filter, sharing, draft, Depth::Refusals)
     }
 
     fn route(&self, pid: u32, wanted: &Wanted) -> Result<Route, PlanError> {
@@ -238,8 +265,15 @@ impl Planner {
     /// What may forbid a move.
     fn limits(&self, pid: u32) -> Result<Circumstances, PlanError> {
         let status = status::read(&self.root, pid)?;
+        let mut rooms = self.rooms()?;
+        for (node, promise) in &*self.promised.borrow() {
+            if let Some(room) = rooms.get_mut(node) {
+                room.free = (room.free + promise.leaving).saturating_sub(promise.arriving.ordinary);
+                room.hugetlb_free = room.hugetlb_free.saturating_sub(promise.arriving.hugetlb);
+            }
+        }
         Ok(Circumstances {
-            rooms: self.rooms()?,
+            rooms,
             allowed: status.mems_allowed,
             pinned: status.pinned.unwrap_or_default(),
             ..Circumstances::default()
@@ -277,7 +311,7 @@ impl Planner {
             .collect())
     }
 
-    /// What each node with memory has room for.
+    /// What each node with memory has room for now.
     ///
     /// # Errors
     ///

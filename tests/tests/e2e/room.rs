@@ -8,13 +8,14 @@ use crate::target::Target;
 on_each_kernel! {
     four_socket {
         a_full_destination_is_refused_before_the_first_page
+        processes_that_fit_only_one_by_one_are_refused_before_the_first_page
         a_destination_that_fills_up_midway_keeps_what_fitted
     }
 }
 
-/// A process that holds all of node 1 but 16 MiB.
-fn hog(host: &Host) -> Program {
-    let mut hog = Program::start(host, &[host.target, "hog", "1", "0"]);
+/// A process that holds all of node 1 but 16 MiB, and what it is to leave.
+fn hog(host: &Host, leaves: &str) -> Program {
+    let mut hog = Program::start(host, &[host.target, "hog", "1", leaves]);
     let ready = hog.line();
     assert!(ready.starts_with("ready"), "{ready}");
     hog
@@ -24,7 +25,7 @@ fn a_full_destination_is_refused_before_the_first_page(host: &Host) {
     let mut target = Target::start(host, "--on-node 0 a=anon:48M");
     let words = format!("{} --to 1 --range {}", target.pid, target.range("a", 0..12288));
     host.sh(&format!("pagetide plan {words} --json > /root/room.json"));
-    let hog = hog(host);
+    let hog = hog(host, "0");
     let refused = |words: &str| {
         let output = host.pagetide(words);
         let said = output.stderr_text().into_owned();
@@ -47,12 +48,33 @@ fn a_full_destination_is_refused_before_the_first_page(host: &Host) {
     target.check();
 }
 
+fn processes_that_fit_only_one_by_one_are_refused_before_the_first_page(host: &Host) {
+    let hog = hog(host, "160M");
+    let mut pair = [0, 2].map(|node| Target::start(host, &format!("--on-node {node} a=memfd:72M")));
+    host.sh("mkdir -p /sys/fs/cgroup/pair");
+    for target in &pair {
+        host.write("/sys/fs/cgroup/pair/cgroup.procs", &target.pid());
+        let alone = host.pagetide(&format!("plan {} --to 1 --kind shmem", target.pid));
+        assert_eq!(alone.code, 0, "{}", alone.stdout_text());
+    }
+    assert_eq!(host.pagetide("plan --cgroup /pair --to 1 --kind shmem").code, 1);
+    let output = host.pagetide("move --cgroup /pair --to 1 --kind shmem --quiet");
+    let said = output.stderr_text();
+    assert_eq!((output.code, output.stdout_text().as_ref()), (1, ""), "{said}");
+    assert!(said.contains("nothing was moved") && said.contains("node 1 has room for "), "{said}");
+    let places = pair.each_mut().map(|target| target.where_is("a"));
+    assert!(places[0].starts_with("0*") && places[1].starts_with("2*"), "{places:?}");
+    drop(pair);
+    hog.kill();
+    host.sh("rmdir /sys/fs/cgroup/pair");
+}
+
 fn a_destination_that_fills_up_midway_keeps_what_fitted(host: &Host) {
     let mut target = Target::start(host, "--on-node 0 a=anon:48M");
     let words = format!("--to 1 --rate 4MiB/s --range {}", target.range("a", 0..12288));
     let moving = Move::start(host, &target, &words);
     moving.stop_midway(1);
-    let hog = hog(host);
+    let hog = hog(host, "0");
     moving.go_on();
     let outcome = moving.finish(&mut target, About::Areas(&["a"]));
     hog.kill();

@@ -12,6 +12,7 @@ on_each_kernel_and_emulated! {
         a_move_without_a_record_cannot_be_undone
         moves_are_undone_one_by_one_from_the_last
         a_huge_page_that_moved_for_a_part_of_it_goes_back
+        undo_takes_what_the_filters_let_through_and_the_rest_later
     }
 }
 
@@ -70,5 +71,21 @@ fn a_huge_page_that_moved_for_a_part_of_it_goes_back(host: &Host) {
     assert_eq!(target.where_is("t"), "0*512 1*512");
     assert_eq!(outcome_of(host, &target, "--undo").moved_pages, 512);
     assert_eq!(target.where_is("t"), "0*1024");
+    target.check();
+}
+
+fn undo_takes_what_the_filters_let_through_and_the_rest_later(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:1M t=thp:4M");
+    outcome_of(host, &target, "--to 1 --kind anon");
+    let undo = |words: &str| outcome_of(host, &target, &format!("--undo {words}")).moved_pages;
+    assert_eq!(undo(&format!("--range {}", target.range("a", 0..100))), 100);
+    let of_both = format!("{:x}-{:x}", 0, u64::MAX >> 17 << 12);
+    assert_eq!(undo(&format!("--page-size thp --limit 2MiB --range {of_both}")), 512);
+    assert_eq!(target.where_is("a"), "0*100 1*156");
+    assert_eq!(target.where_is("t"), "0*512 1*512");
+    outcome_of(host, &target, "--undo");
+    assert_eq!(target.where_is("a"), "0*256");
+    assert_eq!(target.where_is("t"), "0*1024");
+    refusal(&host.pagetide(&format!("move {} --undo", target.pid)), 2);
     target.check();
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use engine::journal::{Journal, Record};
+use engine::filter::Filter;
+use engine::journal::{Journal, JournalError, Record};
 use engine::memory::LinuxMemory;
 use engine::mover::{MoveOptions, Mover};
 use engine::outcome::{End, Outcome};
@@ -43,12 +44,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     wish: WishArgs,
 
-    /// Carry out a plan that `pagetide plan --json` wrote.
+    /// Carry out a plan that `pagetide plan --json` wrote, as it is there.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "cgroup", "undo"])]
+    #[arg(conflicts_with_all = WishArgs::NAMES)]
     plan: Option<PathBuf>,
 
-    /// Return what the last move of this process changed; pages that have gone elsewhere since are
-    /// left alone.
+    /// Return what the last move of this process changed, or as much of it as --range, --mapping,
+    /// --kind, --page-size and --limit say; pages that have gone elsewhere since are left alone.
     #[arg(long)]
     undo: bool,
 
@@ -108,47 +110,77 @@ struct Job {
     undoes: Option<Record>,
 }
 
+/// What is to be done.
+#[derive(Default)]
+struct Jobs {
+    jobs: Vec<Job>,
+    /// What stands in the way of single plans of a file.
+    gone: Vec<anyhow::Error>,
+}
+
+/// What a move has come to: its account comes first, whatever else has failed.
+struct Moved {
+    outcome: Outcome,
+    /// What became of its record.
+    record: Result<(), JournalError>,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let root = Root::default();
     let planner = Planner::new(&root)?;
-    let jobs = jobs(args, &root, &planner)?;
+    let Jobs { jobs, gone } = jobs(args, &root, &planner)?;
     if refused(&jobs)? {
         return Ok(Exit::SomeStayed);
     }
     let stop = stop::on_signals(&[SIGINT, SIGTERM])?;
     let mut outcomes = Vec::new();
+    let (mut printed, mut failed) = (anyhow::Ok(()), None);
     for job in jobs {
-        let outcome = move_one(args, job, &stop)?;
-        if !args.json {
-            outcome_text::print(&outcome)?;
+        match move_one(args, job, &stop) {
+            Ok(Moved { outcome, record }) => {
+                if !args.json && printed.is_ok() {
+                    printed = outcome_text::print(&outcome).map_err(anyhow::Error::from);
+                }
+                outcomes.push(outcome);
+                failed = failed.or(record.err().map(anyhow::Error::from));
+            }
+            Err(error) => failed = failed.or(Some(error)),
         }
-        outcomes.push(outcome);
     }
     if args.json {
-        json::print(&Document { outcomes: &outcomes })?;
+        printed = json::print(&Document { outcomes: &outcomes });
     }
-    Ok(exit_of(&outcomes))
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match printed {
+        // Who closes the pipe has read enough; what was done is the same.
+        Err(error) if Exit::of(&error) != Exit::Done => Err(error),
+        _ if gone.is_empty() => Ok(exit_of(&outcomes)),
+        _ => Ok(Exit::TargetGone),
+    }
 }
 
-fn jobs(args: &Args, root: &Root, planner: &Planner) -> anyhow::Result<Vec<Job>> {
+fn jobs(args: &Args, root: &Root, planner: &Planner) -> anyhow::Result<Jobs> {
     if let Some(path) = &args.plan {
         return planned_jobs(root, planner, path);
     }
-    let targets = args.selection.open(root)?;
-    if args.undo {
+    let jobs = if args.undo {
         ensure!(!args.wish.is_named(), "--undo knows where pages were: leave the destination out");
-        return targets.into_iter().map(|target| undo_job(args, root, planner, target)).collect();
-    }
-    let wish = args.wish.wish(planner.machine())?;
-    let job = |target| {
-        let (memory, plan) = plan_one(root, planner, target, &wish, Depth::Refusals)?;
-        Ok(Job { memory, plan, undoes: None })
+        args.selection.each(root, |target| undo_job(args, root, planner, target))?
+    } else {
+        let wish = args.wish.wish(planner.machine())?;
+        args.selection.each(root, |target| {
+            let (memory, plan) = plan_one(root, planner, target, &wish, Depth::Refusals)?;
+            Ok(Job { memory, plan, undoes: None })
+        })?
     };
-    targets.into_iter().map(job).collect()
+    Ok(Jobs { jobs, gone: Vec::new() })
 }
 
-/// Plans from a file are checked against the host anew: room and cpusets change.
-fn planned_jobs(root: &Root, planner: &Planner, path: &PathBuf) -> anyhow::Result<Vec<Job>> {
+/// Plans from a file are checked against the host anew: room and cpusets change. Of several, the plan of a
+/// process that has gone is told and left out.
+fn planned_jobs(root: &Root, planner: &Planner, path: &PathBuf) -> anyhow::Result<Jobs> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the plan {}", path.display()))?;
     let file = PlanFile::from_json(&text).with_context(|| path.display().to_string())?;
@@ -156,16 +188,35 @@ fn planned_jobs(root: &Root, planner: &Planner, path: &PathBuf) -> anyhow::Resul
         let Target { id, pidfd } = Target::reopen(root, &plan.target)?;
         let memory = LinuxMemory::open(root, id.pid, pidfd)?;
         let plan = planner.renew(plan, &memory)?;
-        Ok(Job { memory, plan, undoes: None })
+        planner.promise(&plan);
+        anyhow::Ok(Job { memory, plan, undoes: None })
     };
-    file.plans.into_iter().map(job).collect()
+    let mut all = Jobs::default();
+    for plan in file.plans {
+        match job(plan) {
+            Err(error) if Exit::of(&error) == Exit::TargetGone => all.gone.push(error),
+            result => all.jobs.push(result?),
+        }
+    }
+    if all.jobs.is_empty()
+        && let Some(error) = all.gone.pop()
+    {
+        return Err(error);
+    }
+    let mut err = anstream::stderr().lock();
+    for error in &all.gone {
+        writeln!(err, "pagetide: {error:#}")?;
+    }
+    Ok(all)
 }
 
 fn undo_job(args: &Args, root: &Root, planner: &Planner, target: Target) -> anyhow::Result<Job> {
     let record = Record::last_of(&record_folder()?, &target.id)?;
     let Target { id, pidfd } = target;
     let memory = LinuxMemory::open(root, id.pid, pidfd)?;
-    let plan = planner.plan_back(&id, &memory, record.passes_back(), args.wish.sharing())?;
+    let (filter, sharing) = (args.wish.filter(), args.wish.sharing());
+    let plan = planner.plan_back(&id, &memory, record.passes_back(), &filter, sharing)?;
+    planner.promise(&plan);
     Ok(Job { memory, plan, undoes: Some(record) })
 }
 
@@ -181,7 +232,7 @@ fn refused(jobs: &[Job]) -> anyhow::Result<bool> {
     Ok(refused)
 }
 
-fn move_one(args: &Args, job: Job, stop: &AtomicBool) -> anyhow::Result<Outcome> {
+fn move_one(args: &Args, job: Job, stop: &AtomicBool) -> anyhow::Result<Moved> {
     let Job { memory, plan, undoes } = job;
     let mut journal = if args.no_record || undoes.is_some() {
         None
@@ -197,16 +248,13 @@ fn move_one(args: &Args, job: Job, stop: &AtomicBool) -> anyhow::Result<Outcome>
         Mover::new(&memory, &plan, options, stop, &on_progress).run(journal.as_mut())?
     };
     progress.finish();
-    if let Some(journal) = journal {
-        journal.finish()?;
-    }
-    if let Some(record) = undoes
-        && outcome.end == End::Completed
-        && outcome.stayed_pages() == 0
-    {
-        record.forget()?;
-    }
-    Ok(outcome)
+    let is_all = outcome.end == End::Completed && outcome.stayed_pages() == 0;
+    let record = match (journal, undoes) {
+        (Some(journal), _) => journal.finish(),
+        (None, Some(record)) if is_all && plan.filter == Filter::default() => record.forget(),
+        _ => Ok(()),
+    };
+    Ok(Moved { outcome, record })
 }
 
 /// Where records of moves are kept: `$XDG_STATE_HOME/pagetide/moves`.

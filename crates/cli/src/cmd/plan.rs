@@ -41,10 +41,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let root = Root::default();
     let planner = Planner::new(&root)?;
     let wish = args.wish.wish(planner.machine())?;
-    let mut plans = Vec::new();
-    for target in args.selection.open(&root)? {
-        plans.push(plan_one(&root, &planner, target, &wish, Depth::Everything)?.1);
-    }
+    let plan = |target| Ok(plan_one(&root, &planner, target, &wish, Depth::Everything)?.1);
+    let plans = args.selection.each(&root, plan)?;
     let refused = plans.iter().any(|plan| plan.refusals().next().is_some());
     if args.json {
         json::print(&Document { plans: &plans })?;
@@ -54,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(if refused { Exit::SomeStayed } else { Exit::Done })
 }
 
-/// Opens the memory of a target and plans what `wish` asks for.
+/// Opens the memory of a target and plans what `wish` asks for, after all that was planned before.
 pub(crate) fn plan_one(
     root: &Root,
     planner: &Planner,
@@ -65,5 +63,6 @@ pub(crate) fn plan_one(
     let Target { id, pidfd } = target;
     let memory = LinuxMemory::open(root, id.pid, pidfd)?;
     let plan = planner.plan(&id, &memory, wish, depth)?;
+    planner.promise(&plan);
     Ok((memory, plan))
 }

@@ -1,7 +1,10 @@
 //! Which processes a command is about: the arguments that `show`, `plan` and `move` share.
 
+use engine::journal::JournalError;
 use engine::target::{Target, TargetError, pids_of_cgroup};
 use linux::Root;
+
+use crate::exit::Exit;
 
 /// Which processes.
 #[derive(clap::Args)]
@@ -19,6 +22,29 @@ impl Selection {
     /// Whether any process is named.
     pub(crate) fn is_empty(&self) -> bool {
         self.target.is_none() && self.cgroup.is_none()
+    }
+
+    /// Opens the processes and takes what `with` makes of each. One of a cgroup that exits meanwhile, or
+    /// of which no move is on record, is left out; unless that is true of all.
+    pub(crate) fn each<T>(
+        &self,
+        root: &Root,
+        with: impl Fn(Target) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<T>> {
+        let mut taken = Vec::new();
+        let mut left_out = None;
+        for target in self.open(root)? {
+            match with(target) {
+                Err(error) if self.cgroup.is_some() && may_be_left_out(&error) => {
+                    left_out = Some(error);
+                }
+                result => taken.push(result?),
+            }
+        }
+        match left_out {
+            Some(error) if taken.is_empty() => Err(error),
+            _ => Ok(taken),
+        }
     }
 
     /// Opens the processes. One of a cgroup that has exited meanwhile, or that is a kernel thread, is
@@ -41,4 +67,9 @@ impl Selection {
         anyhow::ensure!(!targets.is_empty(), "the cgroup {path} has no processes");
         Ok(targets)
     }
+}
+
+fn may_be_left_out(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(JournalError::NoRecord { .. }))
+        || Exit::of(error) == Exit::TargetGone
 }

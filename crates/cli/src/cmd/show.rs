@@ -3,8 +3,8 @@
 use engine::census::Census;
 use engine::planner::Planner;
 use engine::process::ProcessSurvey;
+use linux::Root;
 use linux::cgroup::{Cgroup, NumaStat};
-use linux::{ReadError, Root};
 use serde::Serialize;
 
 use super::selection::Selection;
@@ -45,14 +45,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.selection.is_empty() {
         return worst(args, &root, &planner);
     }
-    let mut processes = Vec::new();
-    for target in args.selection.open(&root)? {
-        match ProcessSurvey::take(&root, &planner, target) {
-            // Of a cgroup, one that exits meanwhile is not missed.
-            Err(ReadError::NoProcess { .. }) if args.selection.cgroup.is_some() => {}
-            result => processes.push(result?),
-        }
-    }
+    let survey = |target| Ok(ProcessSurvey::take(&root, &planner, target)?);
+    let processes = args.selection.each(&root, survey)?;
     let charged = match &args.selection.cgroup {
         Some(path) => Cgroup::open(&root, path)?.numa_stat()?,
         None => None,

@@ -77,6 +77,20 @@ enum SizeArg {
 }
 
 impl WishArgs {
+    /// The names of all of them.
+    pub(crate) const NAMES: [&str; 10] = [
+        "from",
+        "to",
+        "interleave",
+        "near_cpus",
+        "range",
+        "mapping",
+        "kind",
+        "page_size",
+        "limit",
+        "include_shared",
+    ];
+
     /// Whether a route was named.
     pub(crate) fn is_named(&self) -> bool {
         self.to.is_some() || self.interleave.is_some() || self.near_cpus
@@ -118,7 +132,7 @@ impl WishArgs {
         Ok(Wanted::Route(route))
     }
 
-    fn filter(&self) -> Filter {
+    pub(crate) fn filter(&self) -> Filter {
         let kind = |kind: &KindArg| match kind {
             KindArg::Anon => Kind::Anon,
             KindArg::File => Kind::File,
