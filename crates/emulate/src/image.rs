@@ -47,10 +47,11 @@ impl Getcpu {
     }
 }
 
-/// Whether the function at `address` is rewritten: if not, this is another program.
-pub(crate) fn is_rewritten(pid: u32, address: u64) -> bool {
+/// Whether the function at `address` is rewritten as thread `tid` sees it: if not, this is another
+/// program, or the thread has ended.
+pub(crate) fn is_rewritten(tid: u32, address: u64) -> bool {
     let mut bytes = [0; GETCPU.len()];
-    memory::read(pid, address, &mut bytes).is_ok() && bytes == GETCPU
+    memory::read(tid, address, &mut bytes).is_ok() && bytes == GETCPU
 }
 
 fn vdso_address(pid: &str) -> Option<u64> {

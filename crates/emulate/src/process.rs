@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use linux::Root;
+use linux::proc::maps::{self, Mapping};
 use linux::proc::pagemap::Pagemap;
 use machine::CpuSet;
 
@@ -91,11 +92,26 @@ impl Process {
         }
     }
 
-    /// The pagemap of the present program; `None`: the process is ending.
-    pub(crate) fn pagemap(&mut self, pid: u32) -> Option<&Pagemap> {
+    /// Its mappings, and a thread in whose files they are seen. The first thread may have ended before
+    /// the others, and shows none then. `None`: the process is ending.
+    pub(crate) fn mappings(&self) -> Option<(u32, Vec<Mapping>)> {
+        self.threads.keys().find_map(|&tid| {
+            let mappings = maps::read(&Root::default(), tid).ok()?;
+            (!mappings.is_empty()).then_some((tid, mappings))
+        })
+    }
+
+    /// The pagemap of the present program, which is opened in the files of a thread that lives; `None`:
+    /// it has ended.
+    pub(crate) fn pagemap(&mut self, tid: u32) -> Option<&Pagemap> {
         if self.pagemap.is_none() {
-            self.pagemap = Pagemap::open(&Root::default(), pid).ok();
+            self.pagemap = Pagemap::open(&Root::default(), tid).ok();
         }
+        self.pagemap.as_ref()
+    }
+
+    /// The pagemap, if it is open: nothing of the process is placed without it.
+    pub(crate) const fn open_pagemap(&self) -> Option<&Pagemap> {
         self.pagemap.as_ref()
     }
 

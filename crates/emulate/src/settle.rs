@@ -7,8 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use linux::Root;
-use linux::proc::maps::{self, Device, Mapping};
+use linux::proc::maps::{Device, Mapping};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
 
@@ -57,10 +56,10 @@ impl World {
     }
 
     /// A second thread is about to begin: what is there by now are the first one's pages.
-    pub(crate) fn note_first_touch(&mut self, pid: u32) {
+    pub(crate) fn note_first_touch(&mut self, pid: u32, second: u32) {
         self.notice_exec(pid);
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(pagemap) = process.pagemap(pid) else { return };
+        let Some(pagemap) = process.pagemap(second) else { return };
         let Ok(runs) = scan::present_anywhere(pagemap) else { return self.settle(pid) };
         process.first_touch = FirstTouch::new(runs);
         // The page faults that they took are accounted for.
@@ -87,12 +86,11 @@ impl World {
         if only.is_some() && faults.is_empty() && !firsts_wait {
             return Ok(());
         }
-        let root = Root::default();
-        let Ok(mappings) = maps::read(&root, pid) else { return Ok(()) };
-        let mirrored = self.files.mirror(&mut self.machine, pid, &mappings);
+        let Some((tid, mappings)) = process.mappings() else { return Ok(()) };
+        let mirrored = self.files.mirror(&mut self.machine, tid, &mappings);
         remap::follow(&mut self.machine, task, &mut process.remaps, &mirrored);
-        let Some(pagemap) = process.pagemap(pid) else { return Ok(()) };
-        let Ok(runs) = scan::present(pagemap, pid, &mirrored) else { return Ok(()) };
+        let Some(pagemap) = process.pagemap(tid) else { return Ok(()) };
+        let Ok(runs) = scan::present(pagemap, tid, &mirrored) else { return Ok(()) };
         let mirrored = scan::narrow(mirrored, &runs);
         self.machine.mirror(task, &mirrored);
         let faults = faults
@@ -159,13 +157,13 @@ impl World {
     }
 
     /// Pages that the model shares with a relative, and the kernel does not.
-    fn own_pages(&mut self, pid: u32) -> Vec<u64> {
+    fn own_pages(&self, pid: u32) -> Vec<u64> {
         let Some(task) = self.task(pid) else { return Vec::new() };
         let runs = self.machine.copy_on_write_runs(task);
-        let Some(process) = self.processes.get_mut(&pid).filter(|_| !runs.is_empty()) else {
+        let Some(process) = self.processes.get(&pid).filter(|_| !runs.is_empty()) else {
             return Vec::new();
         };
-        process.pagemap(pid).map(|pagemap| exclusive(pagemap, &runs)).unwrap_or_default()
+        process.open_pagemap().map(|pagemap| exclusive(pagemap, &runs)).unwrap_or_default()
     }
 }
 

@@ -229,7 +229,7 @@ impl World {
         self.adopt(pid);
         // From here on it matters which thread touched a page.
         if self.processes[&pid].threads.len() == 1 {
-            self.note_first_touch(pid);
+            self.note_first_touch(pid, tid);
         }
         let Some(leader) = self.task(pid) else { return };
         let Some(allowed) = self.thread(pid).map(|leader| leader.allowed.clone()) else { return };
@@ -319,7 +319,7 @@ impl World {
         let by = is_single.then_some(tid);
         if is_parent {
             self.before_change(pid, by);
-        } else if maps::shares_memory(&self.root, pid).unwrap_or(false) {
+        } else if maps::shares_memory(&self.root, tid).unwrap_or(false) {
             self.settle_for(pid, by);
         }
     }
@@ -328,7 +328,9 @@ impl World {
     pub(crate) fn notice_exec(&mut self, pid: u32) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let Some(by) = process.exec else { return };
-        if process.getcpu.is_some_and(|address| image::is_rewritten(pid, address)) {
+        // After an execve that has failed each thread that lives has it still, if not the first one.
+        let has_it = |address| process.threads.keys().any(|&tid| image::is_rewritten(tid, address));
+        if process.getcpu.is_some_and(has_it) {
             return;
         }
         self.families += 1;

@@ -1,6 +1,6 @@
 //! Threads: policies and CPUs of their own in one address space.
 
-use super::expect;
+use super::{expect, python_on};
 
 #[test]
 fn each_thread_places_its_pages_by_its_own_policy() {
@@ -66,4 +66,24 @@ fn threads_are_spread_over_the_cpus() {
     let lines = ["cpu 0 node 0, cpu 0", "cpu 1 node 0, cpu 1", "cpu 2 node 1, cpu 2"];
     let said = super::on("two-socket", script);
     assert_eq!(said.lines().take(3).collect::<Vec<_>>(), lines, "{said}");
+}
+
+#[test]
+fn memory_is_known_and_can_be_bound_after_the_first_thread_has_ended() {
+    let script = r#"
+def rest():
+    while "zombie" not in open(f"/proc/{os.getpid()}/status").read(): time.sleep(0.01)
+    print(node_of(old))
+    new = map_page()
+    print(mbind(new, 1))
+    touch(new)
+    print(node_of(new), node_of(old), flush=True)
+    os._exit(0)
+old = map_page()
+mbind(old, 1)
+touch(old)
+threading.Thread(target=rest).start()
+call(EXIT, 0)
+"#;
+    assert_eq!(python_on("two-socket", script), "1\n0\n1 1\n");
 }
