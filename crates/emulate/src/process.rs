@@ -7,6 +7,7 @@ use linux::Root;
 use linux::proc::maps::{self, Mapping};
 use linux::proc::pagemap::Pagemap;
 use machine::CpuSet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::first_touch::FirstTouch;
 use crate::remap::Remap;
@@ -140,6 +141,14 @@ impl Process {
         }
         new
     }
+}
+
+/// Each process takes three or four descriptors of ours. How many we may have is raised as far as it
+/// goes, once the program is started: it keeps the limit of its user.
+pub(crate) fn allow_many() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, fewer processes are followed, and the user is told.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Page faults of a thread: fields 10 and 12 of its stat, minor and major.

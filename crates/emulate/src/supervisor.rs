@@ -61,6 +61,7 @@ impl Supervisor {
     ///
     /// What poll and epoll say.
     pub(crate) fn serve(&mut self) -> io::Result<Option<WaitStatus>> {
+        crate::process::allow_many();
         let add = |file: &dyn AsFd, number| {
             epoll::add(&self.watch, file.as_fd(), EventData::new_u64(number), EventFlags::IN)
         };

@@ -5,12 +5,12 @@
 //! that the words of a program can be handed to the model as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
 use std::os::fd::OwnedFd;
+use std::{io, iter};
 
-use linux::Root;
 use linux::proc::maps;
 use linux::proc::status::{self, Status};
+use linux::{Errno, ReadError, Root};
 use machine::{CpuId, CpuSet};
 use model::{Machine, TaskId};
 use rustix::event::epoll;
@@ -28,6 +28,8 @@ pub(crate) enum Notice {
     Full,
     /// A program of another architecture.
     ThirtyTwoBit,
+    /// Some process cannot be followed.
+    NotFollowed,
 }
 
 /// What the supervisor knows.
@@ -125,7 +127,14 @@ impl World {
             self.meet_thread(pid, tid);
             return self.threads.get(&tid).copied();
         }
-        let status = status::read(&self.root, tid).ok()?;
+        let status = match status::read(&self.root, tid) {
+            Ok(status) => status,
+            Err(ReadError::Io { errno, .. }) if errno != Errno::ESRCH => {
+                self.tell_not_followed(tid, errno);
+                return None;
+            }
+            Err(_) => return None,
+        };
         // Who has ended already has no memory.
         if !self.is_descendant(&status) || !status.has_memory() {
             return None;
@@ -165,13 +174,10 @@ impl World {
             parent if parent == std::process::id() || parent == 0 => None,
             parent => self.process_of(parent),
         };
-        let Ok(pidfd) = linux::sys::open_pidfd(pid) else { return };
-        let flags = epoll::EventFlags::IN;
-        if epoll::add(&self.watch, &pidfd, epoll::EventData::new_u64(u64::from(pid)), flags)
-            .is_err()
-        {
-            return;
-        }
+        let pidfd = match self.watched(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => return self.tell_not_followed(pid, Errno::from(&error)),
+        };
         let mut process = match parent {
             Some(parent) => {
                 let thread = self.forker(parent, pid);
@@ -192,6 +198,25 @@ impl World {
         if parent.is_none() {
             self.spawn(status);
         }
+    }
+
+    /// A descriptor of a process, whose end is told from here on.
+    fn watched(&self, pid: u32) -> io::Result<OwnedFd> {
+        let pidfd = linux::sys::open_pidfd(pid)?;
+        let number = epoll::EventData::new_u64(u64::from(pid));
+        epoll::add(&self.watch, &pidfd, number, epoll::EventFlags::IN)?;
+        Ok(pidfd)
+    }
+
+    fn tell_not_followed(&mut self, pid: u32, errno: Errno) {
+        if errno == Errno::ESRCH {
+            return; // It has ended.
+        }
+        let line = format!(
+            "process {pid} cannot be followed: {errno}; its NUMA calls, and perhaps those of others, are \
+             answered by this computer; a process takes 4 of the descriptors that `ulimit -Hn` allows"
+        );
+        self.tell_once(Notice::NotFollowed, &line);
     }
 
     fn new_family(&mut self) -> u64 {

@@ -1,6 +1,8 @@
 //! fork and exec: what is inherited, what is shared, and what is forgotten.
 
-use super::{expect, run, subject, text};
+use std::process::{Command, Output, Stdio};
+
+use super::{expect, pagetide, run, subject, text};
 
 #[test]
 fn a_child_has_the_policy_and_the_pages_of_its_parent() {
@@ -48,4 +50,32 @@ fn a_shell_that_starts_hundreds_of_programs_gets_the_answer_of_each() {
     let loop_of = format!("for i in $(seq 200); do {} 'set bind 1; policy'; done", subject());
     let output = run(&["--", "sh", "-c", &loop_of]);
     assert_eq!(text(&output.stdout), "ok\nbind 1\n".repeat(200), "{}", text(&output.stderr));
+}
+
+/// Whether there is an answer for who comes after forty others that live, under such a limit.
+fn answer_behind_forty(limit: &str) -> Output {
+    let script = "P=; for i in $(seq 40); do sleep 100 & P=\"$P $!\"; done; \
+                  for p in $P; do until grep -qs sleep /proc/$p/comm; do :; done; done; \
+                  \"$1\" may-run-on; ulimit -n; kill $P";
+    let script =
+        format!("{limit}; exec \"$0\" run --machine four-socket -- sh -c '{script}' sh \"$1\"");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "sh", "-c", &script]).arg(pagetide()).arg(subject());
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn more_processes_are_answered_than_the_soft_limit_of_descriptors_has_room_for() {
+    let output = answer_behind_forty("ulimit -Sn 96");
+    // The program itself has the limit that it was started with.
+    assert_eq!(text(&output.stdout), "0-3\n96\n", "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn that_a_process_cannot_be_followed_for_want_of_descriptors_is_said_once() {
+    let output = answer_behind_forty("ulimit -n 96");
+    let said = text(&output.stderr);
+    let told = |line: &&str| line.contains("cannot be followed: EMFILE (too many open files)");
+    assert_eq!(said.lines().filter(told).count(), 1, "{output:?}");
 }
