@@ -1,6 +1,6 @@
 //! A process that lives on the machine, and its threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use linux::Root;
@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::first_touch::FirstTouch;
 use crate::remap::Remap;
+use crate::sys;
 
 /// A thread.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) family: u64,
     /// Threads that it ever had: the next one's place among the CPUs.
     pub(crate) started: usize,
+    /// Threads that are about to end, or have ended since this was looked through last.
+    pub(crate) leaving: BTreeSet<u32>,
 }
 
 impl Process {
@@ -90,6 +93,7 @@ impl Process {
             pagemap: None,
             family,
             started: 1,
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -114,6 +118,16 @@ impl Process {
     /// The pagemap, if it is open: nothing of the process is placed without it.
     pub(crate) const fn open_pagemap(&self) -> Option<&Pagemap> {
         self.pagemap.as_ref()
+    }
+
+    /// A thread is about to end. The kernel lists it for a moment more.
+    pub(crate) fn leaves(&mut self, pid: u32, tid: u32) {
+        const MANY: usize = 64;
+        self.threads.remove(&tid);
+        if self.leaving.len() >= MANY {
+            self.leaving.retain(|&tid| sys::thread::is_of(pid, tid));
+        }
+        self.leaving.insert(tid);
     }
 
     /// There is a new program: nothing that was open or found belongs to it.

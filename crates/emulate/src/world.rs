@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::{io, iter};
+use std::os::unix::fs::MetadataExt as _;
+use std::{fs, io, iter};
 
 use linux::proc::maps;
 use linux::proc::status::{self, Status};
@@ -139,10 +140,11 @@ impl World {
         if !self.is_descendant(&status) || !status.has_memory() {
             return None;
         }
-        if self.processes.contains_key(&status.tgid) {
-            self.meet_thread(status.tgid, tid);
-        } else {
+        if !self.processes.contains_key(&status.tgid) {
             self.meet_process(&status);
+        }
+        if tid != status.tgid && self.processes.contains_key(&status.tgid) {
+            self.meet_thread(status.tgid, tid);
         }
         self.threads.get(&tid).copied()
     }
@@ -269,7 +271,27 @@ impl World {
             let _ = self.machine.set_cpu(task, cpu);
         }
         process.threads.insert(tid, Thread::new(allowed));
+        process.leaving.remove(&tid);
         self.threads.insert(tid, pid);
+    }
+
+    /// Threads that have not called yet are met: they began as the first thread is now.
+    fn meet_threads(&mut self, pid: u32) {
+        // Beside itself and its parent, a folder has a link for each in it.
+        const LINKS: u64 = 2;
+        let Some(process) = self.processes.get(&pid) else { return };
+        let folder = format!("proc/{pid}/task");
+        let links = fs::metadata(self.root.path(&folder)).map_or(0, |folder| folder.nlink());
+        if links == LINKS + process.threads.len() as u64 {
+            return;
+        }
+        let is_new =
+            |tid: &u32| !process.threads.contains_key(tid) && !process.leaving.contains(tid);
+        let names = self.root.names(&folder).unwrap_or_default();
+        let tids = names.iter().filter_map(|name| name.parse().ok());
+        let mut new: Vec<u32> = tids.filter(is_new).collect();
+        new.sort_unstable();
+        new.into_iter().for_each(|tid| self.meet_thread(pid, tid));
     }
 
     // ---- what a process goes through ----
@@ -299,9 +321,18 @@ impl World {
         }
     }
 
-    /// Before something changes that children inherit or share: all children are met and copied,
-    /// and the pages that have appeared are placed.
+    /// Before something changes that threads and children inherit or share: all are met, children are
+    /// copied, and the pages that have appeared are placed.
     pub(crate) fn before_change(&mut self, pid: u32, by: Option<u32>) {
+        self.meet_threads(pid);
+        self.meet_children(pid);
+        self.look(pid, by);
+        // Before it is told who has copied what, for a child that has not called yet may have.
+        self.copy_to_children(pid);
+        self.part_from_relatives(pid);
+    }
+
+    fn meet_children(&mut self, pid: u32) {
         let threads: Vec<u32> = self
             .processes
             .get(&pid)
@@ -312,10 +343,6 @@ impl World {
         for child in children {
             self.process_of(child);
         }
-        self.look(pid, by);
-        // Before it is told who has copied what, for a child that has not called yet may have.
-        self.copy_to_children(pid);
-        self.part_from_relatives(pid);
     }
 
     fn copy_to_children(&mut self, pid: u32) {
@@ -384,6 +411,9 @@ impl World {
             }
         }
         others.into_iter().for_each(|tid| self.end_thread(pid, tid));
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.leaving.clear(); // They have ended before the new program began.
+        }
         self.news.insert(pid);
     }
 
@@ -410,7 +440,7 @@ impl World {
         if tid == pid {
             return; // The first thread stands for the process for as long as that lives.
         }
-        process.threads.remove(&tid);
+        process.leaves(pid, tid);
         self.threads.remove(&tid);
         if let Some(task) = self.task(tid) {
             self.machine.reap(task);

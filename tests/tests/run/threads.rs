@@ -87,3 +87,20 @@ call(EXIT, 0)
 "#;
     assert_eq!(python_on("two-socket", script), "1\n0\n1 1\n");
 }
+
+#[test]
+fn a_thread_that_has_not_called_yet_begins_as_its_creator_was_when_it_began() {
+    // Threads without a C library of their own, which make no call that is handed over.
+    let script = r#"
+def thread():
+    return libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), ctypes.c_void_p(map_page() + 4032), 0x50f00, None)
+os.sched_setaffinity(0, {1})
+one = thread()
+os.sched_setaffinity(0, {2})
+other = thread()
+os.sched_setaffinity(0, {3})
+print(*(os.sched_getaffinity(thread) for thread in [one, other, 0]), flush=True)
+os._exit(0)
+"#;
+    assert_eq!(python_on("two-socket", script), "{1} {2} {3}\n");
+}
