@@ -40,10 +40,19 @@ impl Getcpu {
 
     /// Rewrites the function in process `pid`; its address, if that could be done.
     pub(crate) fn rewrite(self, pid: u32) -> Option<u64> {
-        let address = vdso_address(&pid.to_string())? + self.offset;
+        let address = self.address(pid)?;
         let memory = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).ok()?;
         memory.write_all_at(&GETCPU, address).ok()?;
         Some(address)
+    }
+
+    /// Where a process has the function rewritten by its ancestors; `None`: it is not.
+    pub(crate) fn inherited(self, pid: u32) -> Option<u64> {
+        self.address(pid).filter(|&address| is_rewritten(pid, address))
+    }
+
+    fn address(self, pid: u32) -> Option<u64> {
+        vdso_address(&pid.to_string())?.checked_add(self.offset)
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) family: u64,
     /// Threads that it ever had: the next one's place among the CPUs.
     pub(crate) started: usize,
+    /// Whether it has what a child that is met without it would lack: a policy, CPUs or places of its own.
+    pub(crate) hands_on: bool,
     /// Threads that are about to end, or have ended since this was looked through last.
     pub(crate) leaving: BTreeSet<u32>,
 }
@@ -93,6 +95,7 @@ impl Process {
             pagemap: None,
             family,
             started: 1,
+            hands_on: false,
             leaving: BTreeSet::new(),
         }
     }

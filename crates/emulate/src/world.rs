@@ -190,9 +190,13 @@ impl World {
             }
             None => Process::new(pid, pidfd, self.cpus(), Known::InModel, self.new_family()),
         };
-        if let Some(parent) = parent.and_then(|parent| self.processes.get(&parent)) {
-            process.family = parent.family;
-            process.getcpu = parent.getcpu;
+        match parent.and_then(|parent| self.processes.get(&parent)) {
+            Some(parent) => {
+                process.family = parent.family;
+                process.getcpu = parent.getcpu;
+                process.hands_on = parent.hands_on || self.runs_elsewhere(process.known);
+            }
+            None => process.getcpu = self.getcpu.and_then(|getcpu| getcpu.inherited(pid)),
         }
         self.processes.insert(pid, process);
         self.threads.insert(pid, pid);
@@ -200,6 +204,13 @@ impl World {
         if parent.is_none() {
             self.spawn(status);
         }
+    }
+
+    /// Whether a process was forked on another CPU than the first.
+    fn runs_elsewhere(&self, known: Known) -> bool {
+        let Known::AsItsParent { thread, .. } = known else { return false };
+        let cpu = self.task(thread).and_then(|task| self.machine.cpu(task));
+        cpu.is_some_and(|cpu| self.cpus().iter().next() != Some(cpu))
     }
 
     /// A descriptor of a process, whose end is told from here on.
@@ -324,6 +335,9 @@ impl World {
     /// Before something changes that threads and children inherit or share: all are met, children are
     /// copied, and the pages that have appeared are placed.
     pub(crate) fn before_change(&mut self, pid: u32, by: Option<u32>) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.hands_on = true;
+        }
         self.meet_threads(pid);
         self.meet_children(pid);
         self.look(pid, by);
@@ -363,6 +377,10 @@ impl World {
     /// A process is about to give its memory up, by exec or exit. What others share with it is
     /// placed while it is known who touched it.
     pub(crate) fn before_leaving(&mut self, pid: u32, tid: u32) {
+        if self.processes.get(&pid).is_some_and(|process| process.hands_on) {
+            // Those that have not called yet lose their parent: what they inherit is known now or never.
+            self.meet_children(pid);
+        }
         let is_parent = self.processes.values().any(
             |process| matches!(process.known, Known::AsItsParent { parent, .. } if parent == pid),
         );

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use super::{expect, pagetide, run, subject, text};
+use super::{expect, pagetide, python_on, run, subject, text};
 
 #[test]
 fn a_child_has_the_policy_and_the_pages_of_its_parent() {
@@ -78,4 +78,41 @@ fn that_a_process_cannot_be_followed_for_want_of_descriptors_is_said_once() {
     let said = text(&output.stderr);
     let told = |line: &&str| line.contains("cannot be followed: EMFILE (too many open files)");
     assert_eq!(said.lines().filter(told).count(), 1, "{output:?}");
+}
+
+#[test]
+fn a_child_whose_parent_has_ended_before_its_first_call_has_what_it_inherited() {
+    // The C library knows nothing of the fork, and makes no call in the child.
+    let script = r#"
+page = map_page()
+mbind(page, 1)
+touch(page)
+bind(1)
+os.sched_setaffinity(0, {3})
+parent = os.getpid()
+if call(FORK):
+    os._exit(0)
+while os.getppid() == parent: time.sleep(0.01)
+print(policy(), os.sched_getaffinity(0), node_of(page), flush=True)
+os._exit(0)
+"#;
+    assert_eq!(python_on("two-socket", script), "(2, 2) {3} 1\n");
+}
+
+#[test]
+fn an_exec_that_fails_is_seen_to_fail_by_an_orphan_that_inherited_nothing_but_its_memory() {
+    let script = r#"
+parent = os.getpid()
+if call(FORK):
+    os._exit(0)
+while os.getppid() == parent: time.sleep(0.01)
+page = map_page()
+mbind(page, 1)
+touch(page)
+print(node_of(page))
+try: os.execv("/nowhere", ["x"])
+except OSError: print(node_of(page), flush=True)
+os._exit(0)
+"#;
+    assert_eq!(python_on("two-socket", script), "1\n1\n");
 }
