@@ -38,14 +38,19 @@ fn mark(numa_maps: &str, maps: &str) -> String {
         .collect();
     let mut text = String::new();
     for line in numa_maps.lines() {
-        let mut fields = line.splitn(3, ' ');
-        let (start, policy) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        let (start, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (policy, rest) = rest.split_at(policy_length(rest));
         let name = u64::from_str_radix(start, 16).ok().and_then(|start| names.get(&start));
-        text.push_str(&format!("{start} {policy}{}", name.unwrap_or(&"")));
-        text.extend(fields.next().map(|rest| format!(" {rest}")));
-        text.push('\n');
+        text.push_str(&format!("{start} {policy}{}{rest}\n", name.unwrap_or(&"")));
     }
     text
+}
+
+/// Bytes of the policy that `text` begins with. Two have names of two words.
+fn policy_length(text: &str) -> usize {
+    let is_long = ["prefer (many)", "weighted interleave"].iter().any(|it| text.starts_with(it));
+    let spaces = usize::from(is_long);
+    text.match_indices(' ').nth(spaces).map_or(text.len(), |(at, _)| at)
 }
 
 /// What this computer says of `pid`, with the CPUs and nodes where it may be.
@@ -85,6 +90,17 @@ mod tests {
         let expected = "055d0000 bind:0-1 heap anon=1 N0=1 kernelpagesize_kB=4\n\
                         07ffc000 default stack\n00400000 default\n";
         assert_eq!(mark(text, maps), expected);
+    }
+
+    #[test]
+    fn heap_and_stack_come_after_a_policy_of_two_words() {
+        let maps = "55d0000-55f0000 rw-p 00000000 00:00 0   [heap]\n\
+                    7ffc000-7ffe000 rw-p 00000000 00:00 0   [stack]\n";
+        for policy in ["prefer (many):0-1", "prefer (many)=static:1", "weighted interleave:0-1"] {
+            let text = format!("055d0000 {policy} anon=1 N0=1\n07ffc000 {policy}\n");
+            let expected = format!("055d0000 {policy} heap anon=1 N0=1\n07ffc000 {policy} stack\n");
+            assert_eq!(mark(&text, maps), expected);
+        }
     }
 
     #[test]
