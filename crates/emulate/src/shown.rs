@@ -43,7 +43,7 @@ use self::tree::{Entry, Tree, below};
 use crate::call::{Answer, Call};
 use crate::filter::Rule;
 use crate::sys::notify::Listener;
-use crate::world::World;
+use crate::world::{Notice, World};
 
 /// How files are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -136,12 +136,18 @@ impl Shown {
     }
 
     /// A process was seen for the first time, or has a new program.
-    pub(crate) fn known(&mut self, _world: &mut World, pid: u32) {
+    pub(crate) fn known(&mut self, world: &mut World, pid: u32) {
         if let Some(shown) = &mut self.by_mounts
             && shown.covered.insert(pid)
-        {
+            && let Err(error) = shown.cover_process(pid)
             // A process that has ended meanwhile needs no files.
-            let _ = shown.cover_process(pid);
+            && let Some(advice) = advice(&error)
+        {
+            let line = format!(
+                "cannot show process {pid} its files in /proc, and maybe later ones theirs: {error}; \
+                 they see this computer's status and numa_maps; {advice}"
+            );
+            world.tell_once(Notice::Uncovered, &line);
         }
     }
 
@@ -217,6 +223,22 @@ impl ByMounts {
         self.mounts.cover(&[&numa_maps, &status])
     }
 }
+
+/// What helps against an error of [`ByMounts::cover_process`]; `None`: the process has ended.
+fn advice(error: &io::Error) -> Option<&'static str> {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Some(HELPER_ENDED);
+    }
+    match error.raw_os_error()? {
+        libc::EPIPE | libc::ECONNRESET => Some(HELPER_ENDED),
+        libc::EMFILE | libc::ENFILE => Some("raise the limit of open files (ulimit -n)"),
+        libc::ENOSPC => Some("raise fs.inotify.max_user_watches or fs.mount-max (sysctl)"),
+        libc::ENOMEM => Some("memory has run out"),
+        _ => None,
+    }
+}
+
+const HELPER_ENDED: &str = "somebody has ended the helper that mounts them; run the program again";
 
 fn process_folder(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))

@@ -31,6 +31,8 @@ pub(crate) enum Notice {
     ThirtyTwoBit,
     /// Some process cannot be followed.
     NotFollowed,
+    /// The files of a process are not shown.
+    Uncovered,
 }
 
 /// What the supervisor knows.

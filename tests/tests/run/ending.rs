@@ -209,3 +209,33 @@ fn an_ordinary_user_gets_the_same_answers_as_root() {
     let lines = "ok\na: 0*2 1*2\n0: 0*4\ncpu 0 node 0, cpu 0\nok\ncpu 3 node 1, cpu 3\n";
     assert_eq!(text(&output.stdout), lines, "{output:?}");
 }
+
+/// `pagetide run` with these words as the one process of a group and a session of its own, as in a terminal.
+fn in_a_session(words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "120", "setsid", "-w"]).arg(pagetide()).arg("run").args(words);
+    command.stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_program_that_survives_a_signal_to_its_group_sees_the_machines_files_after_it() {
+    let look = "grep s_allowed_list /proc/self/status";
+    let script = format!("trap : INT; {look}; kill -INT 0; for i in 1 2 3 4 5 6; do {look}; done");
+    let words = ["--files", "mounts", "--machine", "two-socket", "--", "sh", "-c", &script];
+    let output = in_a_session(&words).output().unwrap();
+    let expected = "Cpus_allowed_list:\t0-3\nMems_allowed_list:\t0-1\n".repeat(7);
+    assert_eq!(text(&output.stdout), expected, "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_process_whose_files_cannot_be_shown_is_told_once() {
+    let script = "for i in $(cat /proc/$PPID/task/$PPID/children); do \
+                  test $i = $$ || grep -q run-keeper /proc/$i/comm || kill -KILL $i; done; \
+                  for i in 1 2 3; do cat /proc/self/comm; done";
+    let output = run(&["--files", "mounts", "--", "sh", "-c", script]);
+    assert_eq!(text(&output.stdout), "cat\ncat\ncat\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("cannot show process") && said.lines().count() == 1, "{said}");
+}

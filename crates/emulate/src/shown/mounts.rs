@@ -63,6 +63,8 @@ impl Mounts {
     pub(crate) fn start(tree: &Tree) -> io::Result<Self> {
         let (mut socket, helpers) = UnixStream::pair()?;
         let pid = fork::fork(|| {
+            // Neither the terminal's signals nor those to the process group are for the helper.
+            let _ = rustix::process::setsid();
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
             let _ = help(tree, helpers);
             end()
