@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::call::{Answer, Call};
 use crate::calls;
@@ -48,10 +48,12 @@ impl Keeper {
         Ok(Self(linux::sys::open_pidfd(pid)?))
     }
 
-    /// Ends it: the run is over. Somebody has to wait for it.
+    /// Ends it, and waits until it has: the run is over.
     pub(crate) fn end(&self) {
         // One that was killed by somebody else has ended.
         let _ = pidfd_send_signal(&self.0, Signal::KILL);
+        let id = WaitId::PidFd(self.0.as_fd());
+        let _ = retry_on_intr(|| waitid(id.clone(), WaitIdOptions::EXITED));
     }
 }
 

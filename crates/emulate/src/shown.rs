@@ -168,9 +168,7 @@ impl Shown {
 
     /// The last process has ended.
     pub(crate) fn close(&mut self) {
-        if let Some(shown) = self.by_mounts.take() {
-            shown.mounts.close();
-        }
+        self.by_mounts = None;
     }
 
     /// A call of [`Self::traps`]; `None` leaves it to the others.

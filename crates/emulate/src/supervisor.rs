@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 
 use crate::call::{Answer, Call};
 use crate::callers::Callers;
@@ -95,7 +95,8 @@ impl Supervisor {
         }
         self.shown.close();
         self.keeper.end();
-        self.reap(WaitOptions::empty());
+        self.wait_for_first();
+        self.reap();
         Ok(self.status)
     }
 
@@ -152,7 +153,7 @@ impl Supervisor {
         if let Some(recorder) = &mut self.recorder {
             recorder.ended(pid);
         }
-        self.reap(WaitOptions::NOHANG);
+        self.reap();
     }
 
     /// Receives a call and answers it. What was seen meanwhile, if another call waits.
@@ -224,12 +225,22 @@ impl Supervisor {
 
     /// Takes the status of children that have ended: the first, and those whose parents ended
     /// before them, whatever process groups they have made.
-    fn reap(&mut self, options: WaitOptions) {
+    fn reap(&mut self) {
         let first = Pid::from_raw(self.child.pid.cast_signed());
-        while let Ok(Some((pid, status))) = wait(options) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if Some(pid) == first {
                 self.status = Some(status);
             }
+        }
+    }
+
+    /// Waits for the first process, which has ended or is about to. There may be children that have
+    /// not: those of the program that became us by its exec.
+    fn wait_for_first(&mut self) {
+        if self.status.is_none() {
+            let first = Pid::from_raw(self.child.pid.cast_signed());
+            let ended = retry_on_intr(|| waitpid(first, WaitOptions::empty()));
+            self.status = ended.ok().flatten().map(|(_, status)| status);
         }
     }
 }

@@ -239,3 +239,37 @@ fn a_process_whose_files_cannot_be_shown_is_told_once() {
     let said = text(&output.stderr);
     assert!(said.contains("cannot show process") && said.lines().count() == 1, "{said}");
 }
+
+#[test]
+fn a_run_does_not_wait_for_children_that_its_process_had_before_it_was_a_run() {
+    let script = "sleep 1000 >/dev/null 2>&1 & echo $!; exec \"$@\"";
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "60", "sh", "-c", script, "sh"])
+        .arg(pagetide())
+        .args(["run", "--", subject(), "exit 7"])
+        .output()
+        .unwrap();
+    kill(&["-KILL", text(&output.stdout).trim()]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+}
+
+#[test]
+fn files_that_cannot_be_shown_by_mounts_after_all_leave_no_helper_and_no_blocked_signal() {
+    let forbid = "echo 0 >/proc/sys/user/max_inotify_instances; exec \"$@\"";
+    let injected = |words: &[&str]| {
+        let output = Command::new("timeout")
+            .args(["--kill-after=5", "60", "unshare", "-Ur", "sh", "-c", forbid, "sh"])
+            .arg(pagetide())
+            .args([&["run", "--machine", "four-socket", "--"], words].concat())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        text(&output.stdout)
+    };
+    // The program and the keeper are the supervisor's children.
+    let children = "wc -w </proc/$PPID/task/$PPID/children; cat /sys/devices/system/node/online";
+    assert_eq!(injected(&["sh", "-c", children]), "2\n0-3\n");
+    // Not by a shell, which unblocks what it is given.
+    let blocked = injected(&["grep", "SigBlk", "/proc/self/status"]);
+    assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
+}

@@ -56,10 +56,11 @@ enum Kind {
 /// All leased files.
 #[derive(Debug)]
 pub(crate) struct Leases {
+    /// Dropped first: when the signals are let through again, no lease is left to be told of.
+    files: BTreeMap<RawFd, Leased>,
     breaks: Breaks,
     closes: OwnedFd,
     poll: OwnedFd,
-    files: BTreeMap<RawFd, Leased>,
     by_watch: BTreeMap<i32, RawFd>,
     /// Bound files that have no lease just now.
     loose: BTreeSet<RawFd>,

@@ -20,13 +20,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::tree::{Tree, below};
-use crate::sys::fork;
 use crate::sys::mount::{Entered, enter};
+use crate::sys::{close, fork};
 
 /// Folders that are covered, each whole. The stage lies under the first.
 pub(crate) const FOLDERS: [&str; 8] = [
@@ -46,12 +47,27 @@ const FAILED: u8 = 0;
 /// The helper, as the supervisor has it.
 #[derive(Debug)]
 pub(crate) struct Mounts {
-    pid: u32,
+    process: Process,
     pidfd: OwnedFd,
     entered: Entered,
-    socket: UnixStream,
     /// Keeps the stage reachable.
     stage: File,
+}
+
+/// The helper's process, which ends when this is dropped. The mounts live as long as the program does.
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    socket: UnixStream,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Before Linux 5.9 the helper has a copy of our end too, so that closing it would not do.
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        let _ = retry_on_intr(|| waitpid(pid, WaitOptions::empty()));
+    }
 }
 
 impl Mounts {
@@ -61,26 +77,28 @@ impl Mounts {
     ///
     /// Namespaces or mounts are forbidden, most likely.
     pub(crate) fn start(tree: &Tree) -> io::Result<Self> {
-        let (mut socket, helpers) = UnixStream::pair()?;
+        let (socket, helpers) = UnixStream::pair()?;
         let pid = fork::fork(|| {
             // Neither the terminal's signals nor those to the process group are for the helper.
             let _ = rustix::process::setsid();
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            // With a copy of our end it would never see that we have closed ours.
+            let _ = close::all_but(helpers.as_fd(), helpers.as_fd());
             let _ = help(tree, helpers);
             end()
         })?;
+        let mut process = Process { pid, socket };
         let mut report = [0; 6];
         // The report of a helper that failed never comes: its end of the socket is closed.
-        socket.read_exact(&mut report).inspect_err(|_| reap(pid))?;
+        process.socket.read_exact(&mut report)?;
         let [status, entered, fd @ ..] = report;
         if status != DONE {
-            reap(pid);
             return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(fd)));
         }
         let stage = File::open(format!("/proc/{pid}/fd/{}", i32::from_ne_bytes(fd)))?;
         let pidfd = linux::sys::open_pidfd(pid)?;
         let entered = if entered == 0 { Entered::Mounts } else { Entered::UserAndMounts };
-        Ok(Self { pid, pidfd, entered, socket, stage })
+        Ok(Self { process, pidfd, entered, stage })
     }
 
     /// The folder in which the files are, at their paths.
@@ -96,9 +114,10 @@ impl Mounts {
     /// `ENOENT`: there is none. `EPERM`: it may not be covered.
     pub(crate) fn cover(&mut self, paths: &[&Path]) -> io::Result<()> {
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        self.socket.write_all(format!("{}\n", paths.join("\t")).as_bytes())?;
+        let socket = &mut self.process.socket;
+        socket.write_all(format!("{}\n", paths.join("\t")).as_bytes())?;
         let mut answer = [FAILED; 5];
-        self.socket.read_exact(&mut answer)?;
+        socket.read_exact(&mut answer)?;
         let [status, errno @ ..] = answer;
         match status {
             DONE => Ok(()),
@@ -121,17 +140,6 @@ impl Mounts {
         // A folder without a path any more: `/` is what is left.
         folder.and_then(std::env::set_current_dir).or(Ok(()))
     }
-
-    /// Ends the helper. The mounts live as long as the program does.
-    pub(crate) fn close(self) {
-        // The helper has a copy of our end too, so that closing it would not do.
-        let _ = self.socket.shutdown(Shutdown::Both);
-        reap(self.pid);
-    }
-}
-
-fn reap(pid: u32) {
-    let _ = waitpid(Pid::from_raw(pid.cast_signed()), WaitOptions::empty());
 }
 
 #[expect(clippy::exit, reason = "a forked helper ends here, and must not run our code")]

@@ -69,7 +69,7 @@ fn set(file: BorrowedFd<'_>, command: i32, argument: i32) -> io::Result<()> {
 }
 
 /// Where the kernel tells which leases are to be released. The signal stays blocked in this thread
-/// and in what it starts; [`Breaks::unblock`] undoes that.
+/// and in what it starts; [`Breaks::unblock`] undoes that, and so does the end of this, in the same thread.
 #[derive(Debug)]
 pub(crate) struct Breaks {
     descriptor: OwnedFd,
@@ -101,7 +101,7 @@ impl AsFd for Breaks {
 }
 
 impl Breaks {
-    /// Blocks the signal and opens a descriptor for it.
+    /// Opens a descriptor for the signal and blocks it.
     ///
     /// # Errors
     ///
@@ -116,10 +116,6 @@ impl Breaks {
             // SAFETY: the set is initialised, and these are numbers of signals.
             unsafe { libc::sigaddset(&raw mut mask, signal) };
         }
-        // SAFETY: a set of zeroes is a value of the type, which the next call overwrites.
-        let mut before: libc::sigset_t = unsafe { mem::zeroed() };
-        // SAFETY: both sets live until after the call.
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, &raw mut before) };
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         // SAFETY: the set lives until after the call.
         let raw = unsafe { libc::signalfd(-1, &raw const mask, flags) };
@@ -128,6 +124,10 @@ impl Breaks {
         }
         // SAFETY: the kernel has just opened this descriptor for us, and nobody else has it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+        // SAFETY: a set of zeroes is a value of the type, which the next call overwrites.
+        let mut before: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: both sets live until after the call.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, &raw mut before) };
         Ok(Self { descriptor, before: SignalMask(before) })
     }
 
@@ -151,6 +151,14 @@ impl Breaks {
         }
         let is_queued = info.ssi_signo == signal().cast_unsigned();
         Some(if is_queued { Break::Of(info.ssi_fd) } else { Break::Some })
+    }
+}
+
+impl Drop for Breaks {
+    fn drop(&mut self) {
+        // One that is still queued would be the end of us.
+        while self.next().is_some() {}
+        self.unblock();
     }
 }
 
@@ -183,5 +191,28 @@ mod tests {
         assert_eq!(take(&file).unwrap_err().raw_os_error(), Some(libc::EAGAIN));
         drop(other);
         take(&file).unwrap();
+    }
+
+    /// Which signals this thread has blocked, as the kernel prints it.
+    fn blocked() -> String {
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find(|line| line.starts_with("SigBlk:")).unwrap().to_owned()
+    }
+
+    #[test]
+    fn signals_are_blocked_no_longer_than_breaks_are_told_also_when_one_was_not_read() {
+        let before = blocked();
+        let breaks = Breaks::new().unwrap();
+        assert_ne!(blocked(), before);
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("file");
+        let file = File::create(&path).unwrap();
+        take(&file).unwrap();
+        let reader = thread::spawn(move || File::open(path).unwrap());
+        poll(&mut [PollFd::new(&breaks, PollFlags::IN)], None).unwrap();
+        drop(file);
+        reader.join().unwrap();
+        drop(breaks);
+        assert_eq!(blocked(), before);
     }
 }
