@@ -51,7 +51,8 @@ impl Child {
     }
 }
 
-/// Starts `command`, which is told where `tracers` are heard.
+/// Starts `command`, which is told where `tracers` are heard. It has SIGCHLD ignored if
+/// `ends_ignored`: as we had.
 ///
 /// # Errors
 ///
@@ -60,6 +61,7 @@ pub(crate) fn launch(
     command: &[OsString],
     shown: &mut Shown,
     tracers: Option<&Tracers>,
+    ends_ignored: bool,
 ) -> Result<Child, RunError> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(io::Error::from)
@@ -70,6 +72,9 @@ pub(crate) fn launch(
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         if rustix::process::getppid() != Some(supervisor) {
             rustix::process::kill_process(rustix::process::getpid(), Signal::KILL).ok();
+        }
+        if ends_ignored {
+            fork::ignore_ends(true);
         }
         become_program(command, shown, tracers, File::from(writer_copy(&writer)))
     })

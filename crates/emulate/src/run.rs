@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 
+use linux::Errno;
 use machine::Topology;
 use model::{KernelVersion, Machine, Options};
 use rustix::event::epoll::{self, CreateFlags};
@@ -17,6 +18,7 @@ use crate::report::{Recorder, Report};
 use crate::shown::{Files, Shown};
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
+use crate::sys::fork;
 use crate::tracers::Tracers;
 use crate::world::World;
 
@@ -47,6 +49,8 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let watch = watch.map_err(RunError::launch("make an epoll"))?;
     let worlds = watch.try_clone().map_err(RunError::launch("make an epoll"))?;
     let world = World::new(machine, worlds);
+    // Whoever started us may have had it ignored, and exec keeps that.
+    let ends_ignored = fork::ignore_ends(false);
     let mut shown =
         Shown::prepare(&world, options.files).map_err(RunError::launch("prepare the files"))?;
     let signals = Signals::take().map_err(RunError::launch("take over signals"))?;
@@ -54,7 +58,7 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     // Without a socket (a sandbox without any) the run has no traces, and is fine otherwise.
     let tracers = Tracers::new().ok();
-    let child = launch(command, &mut shown, tracers.as_ref())?;
+    let child = launch(command, &mut shown, tracers.as_ref(), ends_ignored)?;
     let keeper =
         Keeper::start(&child.listener).map_err(RunError::launch("start a second process"))?;
     let recorder = options.report.as_ref().map(|_| {
@@ -80,7 +84,13 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
         let program = command.first().cloned().unwrap_or_default();
         return Err(RunError::Exec { program, errno });
     }
-    let code = status.map_or(0, code);
+    let Some(status) = status else {
+        return Err(RunError::Launch {
+            what: "learn how the program ended (it was waited for by somebody else)",
+            errno: Errno::from(libc::ECHILD),
+        });
+    };
+    let code = code(status);
     if let (Some(recorder), Some(report)) = (supervisor.recorder, options.report) {
         let written = recorder.write(&supervisor.world, code, report);
         written.map_err(RunError::launch("write the report"))?;

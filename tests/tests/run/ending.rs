@@ -273,3 +273,20 @@ fn files_that_cannot_be_shown_by_mounts_after_all_leave_no_helper_and_no_blocked
     let blocked = injected(&["grep", "SigBlk", "/proc/self/status"]);
     assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
 }
+
+#[test]
+fn the_exit_code_is_the_programs_also_when_sigchld_was_ignored_and_it_is_for_the_program() {
+    let ignoring = |words: &[&str]| {
+        Command::new("timeout")
+            .args(["--kill-after=5", "120", "env", "--ignore-signal=CHLD"])
+            .arg(pagetide())
+            .args([&["run", "--"], words].concat())
+            .output()
+            .unwrap()
+    };
+    assert_eq!(ignoring(&[subject(), "exit 7"]).status.code(), Some(7));
+    let output = ignoring(&["grep", "SigIgn", "/proc/self/status"]);
+    let said = text(&output.stdout);
+    let ignored = u64::from_str_radix(said.trim().trim_start_matches("SigIgn:\t"), 16).unwrap();
+    assert_eq!(ignored >> (libc::SIGCHLD - 1) & 1, 1, "{output:?}");
+}

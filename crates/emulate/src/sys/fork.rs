@@ -1,4 +1,5 @@
-//! `fork(2)`: a child that runs code of ours before it execs.
+//! `fork(2)`: a child that runs code of ours before it execs; and whether children that have ended
+//! can be waited for.
 
 use std::{fs, io, process};
 
@@ -21,4 +22,14 @@ pub(crate) fn fork(body: impl FnOnce()) -> io::Result<u32> {
         }
         pid => Ok(pid.cast_unsigned()),
     }
+}
+
+/// Whether SIGCHLD is to be ignored: then the kernel keeps no exit status of children. Whether it was
+/// ignored before.
+///
+/// Source: wait(2), "NOTES".
+pub(crate) fn ignore_ends(ignore: bool) -> bool {
+    let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither of the two is a function that would be called.
+    unsafe { libc::signal(libc::SIGCHLD, action) == libc::SIG_IGN }
 }
