@@ -68,6 +68,10 @@ const PROC: [(&str, Live); 5] = [
     ("/proc/zoneinfo", Live::Zoneinfo),
 ];
 
+// Bytes of `enter`: what was not done.
+const OUTSIDE: u8 = 1;
+const IN_ROOT: u8 = 2;
+
 /// What is shown, and how.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
@@ -108,7 +112,12 @@ impl Shown {
     pub(crate) fn enter(&mut self) -> u8 {
         let Some(shown) = &self.by_mounts else { return 0 };
         shown.leases.unblock();
-        u8::from(shown.mounts.join().is_err())
+        let folder = std::env::current_dir();
+        match shown.mounts.join().map(|()| shown.mounts.go_back(folder)) {
+            Ok(Ok(())) => 0,
+            Ok(Err(_)) => IN_ROOT,
+            Err(_) => OUTSIDE,
+        }
     }
 
     /// In the child, after [`Self::enter`]: rules of calls to be handed over in addition.
@@ -118,8 +127,15 @@ impl Shown {
 
     /// In the supervisor: the child `pid` is about to exec; `entered` is the byte of its `enter`.
     pub(crate) fn started(&mut self, _world: &mut World, _pid: u32, entered: u8) {
-        if entered != 0 {
-            crate::say("the program could not join the namespace in which files are shown");
+        match entered {
+            OUTSIDE => {
+                crate::say("the program could not join the namespace in which files are shown");
+            }
+            IN_ROOT => crate::say(
+                "the program starts in /, for the folder in which it was to start is closed to it \
+                 (EACCES); start it in another, or with --files injected",
+            ),
+            _ => {}
         }
     }
 

@@ -189,3 +189,29 @@ fn a_zombie_is_shown_as_one_where_it_may_run_and_without_mappings() {
     let output = run(&[&words[..], &[number.path().to_str().unwrap()]].concat());
     assert_eq!(text(&output.stdout), "ok\nCpus_allowed_list:\t2-3\n", "{output:?}");
 }
+
+#[test]
+fn a_program_starts_in_its_folder_also_where_no_path_leads_or_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("pagetide");
+    std::fs::copy(pagetide(), &binary).unwrap();
+    let script = "chmod 755 . && mkdir -p w/in && cd w/in && pwd && chmod $0 . && chmod 0 .. && \"$@\"; \
+                  chmod 755 ..";
+    let in_closed = |mode: &str| {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", "120", "sh", "-c", script, mode]);
+        if is_root() {
+            command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+        }
+        command.arg(&binary).args(["run", "--files", "mounts", "--", "/bin/pwd"]);
+        let output = command.current_dir(folder.path()).stdin(Stdio::null()).output().unwrap();
+        let said = text(&output.stdout);
+        let [before, inside] = said.lines().collect::<Vec<_>>()[..] else { panic!("{output:?}") };
+        (before == inside, text(&output.stderr))
+    };
+    assert_eq!(in_closed("755"), (true, String::new()));
+    if is_root() {
+        let (is_there, said) = in_closed("700");
+        assert!(!is_there && said.contains("starts in /") && said.lines().count() == 1, "{said}");
+    }
+}

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, fchdir, waitpid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::tree::{Tree, below};
@@ -52,6 +52,8 @@ pub(crate) struct Mounts {
     entered: Entered,
     /// Keeps the stage reachable.
     stage: File,
+    /// The folder in which we are, in the helper's namespace.
+    folder: OwnedFd,
 }
 
 /// The helper's process, which ends when this is dropped. The mounts live as long as the program does.
@@ -98,7 +100,8 @@ impl Mounts {
         let stage = File::open(format!("/proc/{pid}/fd/{}", i32::from_ne_bytes(fd)))?;
         let pidfd = linux::sys::open_pidfd(pid)?;
         let entered = if entered == 0 { Entered::Mounts } else { Entered::UserAndMounts };
-        Ok(Self { process, pidfd, entered, stage })
+        let folder = open_folder(&format!("/proc/{pid}/cwd"))?;
+        Ok(Self { process, pidfd, entered, stage, folder })
     }
 
     /// The folder in which the files are, at their paths.
@@ -125,20 +128,31 @@ impl Mounts {
         }
     }
 
-    /// In the child that becomes the program: joins the helper's namespaces, in the same folder.
+    /// In the child that becomes the program: joins the helper's namespaces. It is in `/` then.
     ///
     /// # Errors
     ///
     /// `EPERM`, most likely.
     pub(crate) fn join(&self) -> io::Result<()> {
-        let folder = std::env::current_dir();
         let spaces = match self.entered {
             Entered::Mounts => ThreadNameSpaceType::MOUNT,
             Entered::UserAndMounts => ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::USER,
         };
-        move_into_thread_name_spaces(self.pidfd.as_fd(), spaces)?;
-        // A folder without a path any more: `/` is what is left.
-        folder.and_then(std::env::set_current_dir).or(Ok(()))
+        Ok(move_into_thread_name_spaces(self.pidfd.as_fd(), spaces)?)
+    }
+
+    /// After [`Self::join`]: goes back into the folder in which it was, of which `path` was the path.
+    /// Only a path leads to a folder that is shown instead of it; but it may lead through folders that
+    /// are closed to this user, and a folder that was removed has none.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES`: the folder itself is closed.
+    pub(crate) fn go_back(&self, path: io::Result<PathBuf>) -> io::Result<()> {
+        match path.and_then(std::env::set_current_dir) {
+            Ok(()) => Ok(()),
+            Err(_) => Ok(fchdir(&self.folder)?),
+        }
     }
 }
 
