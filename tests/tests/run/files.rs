@@ -215,3 +215,18 @@ fn a_program_starts_in_its_folder_also_where_no_path_leads_or_says_so() {
         assert!(!is_there && said.contains("starts in /") && said.lines().count() == 1, "{said}");
     }
 }
+
+#[test]
+fn folders_and_files_are_open_to_everybody_whatever_the_umask() {
+    let node = "/sys/devices/system/node";
+    for way in WAYS {
+        let output = Command::new("timeout")
+            .args(["--kill-after=5", "120", "sh", "-c", "umask 077; exec \"$@\"", "sh"])
+            .arg(pagetide())
+            .args(["run", "--files", way, "--", "stat", "-c", "%a", node])
+            .args(["node1", "node1/meminfo", "node1/cpulist"].map(|it| format!("{node}/{it}")))
+            .output()
+            .unwrap();
+        assert_eq!(text(&output.stdout), "755\n755\n444\n444\n", "by {way}: {output:?}");
+    }
+}

@@ -11,11 +11,11 @@
 //! Source: seccomp_unotify(2).
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use model::Machine;
@@ -101,11 +101,8 @@ impl Injected {
         let folder = tempfile::Builder::new().prefix("pagetide-run-").tempdir_in(base)?;
         tree.write(folder.path())?;
         for (path, _) in tree.live() {
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o444)
-                .open(below(folder.path(), path))?;
+            let file = File::create_new(below(folder.path(), path))?;
+            file.set_permissions(Permissions::from_mode(0o444))?;
         }
         Ok(Self { folder, tree, cpusets })
     }

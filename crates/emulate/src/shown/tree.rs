@@ -89,7 +89,11 @@ impl Tree {
         for (path, entry) in self.entries() {
             let path = below(root, path);
             match entry {
-                Entry::Folder => fs::create_dir_all(&path)?,
+                Entry::Folder => {
+                    fs::create_dir_all(&path)?;
+                    // Whatever our umask: it is not the machine's.
+                    fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+                }
                 Entry::Link(target) => symlink(target, &path)?,
                 Entry::Text(mode, text) => {
                     fs::write(&path, text)?;
