@@ -6,11 +6,14 @@
 //! that it lets calls through, the one included that the supervisor had received and not answered, and
 //! ends when no process uses the filter any longer.
 //!
+//! The folder of files that the supervisor would have removed at its end, it removes.
+//!
 //! It must keep nothing else of what it was forked with: a lease, a socket or a pipe in its hands would
 //! look to others as if the supervisor lived.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::{fs, io};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
@@ -32,17 +35,17 @@ const NAME: &std::ffi::CStr = c"run-keeper";
 pub(crate) struct Keeper(OwnedFd);
 
 impl Keeper {
-    /// Starts a keeper of `listener`.
+    /// Starts a keeper of `listener`, which removes `folder` when the supervisor has died.
     ///
     /// # Errors
     ///
     /// `EAGAIN`, `ENOMEM`, `EMFILE`: no process or no descriptor is left.
-    pub(crate) fn start(listener: &Listener) -> io::Result<Self> {
+    pub(crate) fn start(listener: &Listener, folder: Option<&Path>) -> io::Result<Self> {
         let supervisor = linux::sys::open_pidfd(std::process::id())?;
         let pid = fork::fork(|| {
             // A run that goes on without a keeper is as good until the supervisor dies.
             let _ = leave_everything_but(listener, &supervisor)
-                .and_then(|()| keep(listener, &supervisor));
+                .and_then(|()| keep(listener, &supervisor, folder));
             end()
         })?;
         Ok(Self(linux::sys::open_pidfd(pid)?))
@@ -65,11 +68,15 @@ fn leave_everything_but(listener: &Listener, supervisor: &OwnedFd) -> io::Result
     Ok(rustix::thread::set_name(NAME)?)
 }
 
-fn keep(listener: &Listener, supervisor: &OwnedFd) -> io::Result<()> {
+fn keep(listener: &Listener, supervisor: &OwnedFd, folder: Option<&Path>) -> io::Result<()> {
     wait(supervisor)?;
     let last = listener.last();
     // ENOENT: the supervisor has answered it.
     let _ = listener.send(last.id, answer(&last));
+    if let Some(folder) = folder {
+        // What cannot be removed stays: nobody is left to be told.
+        let _ = fs::remove_dir_all(folder);
+    }
     loop {
         let events = wait(listener)?;
         if events.contains(PollFlags::IN) {

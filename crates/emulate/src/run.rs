@@ -59,8 +59,8 @@ pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
     // Without a socket (a sandbox without any) the run has no traces, and is fine otherwise.
     let tracers = Tracers::new().ok();
     let child = launch(command, &mut shown, tracers.as_ref(), ends_ignored)?;
-    let keeper =
-        Keeper::start(&child.listener).map_err(RunError::launch("start a second process"))?;
+    let keeper = Keeper::start(&child.listener, shown.folder())
+        .map_err(RunError::launch("start a second process"))?;
     let recorder = options.report.as_ref().map(|_| {
         let words = command.iter().map(|word| word.to_string_lossy().into_owned());
         Recorder::new(&world, words.collect())

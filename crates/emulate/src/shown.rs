@@ -120,6 +120,11 @@ impl Shown {
         }
     }
 
+    /// The folder of ours that is removed at the end.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.injected.as_ref().map(Injected::folder)
+    }
+
     /// In the child, after [`Self::enter`]: rules of calls to be handed over in addition.
     pub(crate) fn traps(&self) -> &'static [Rule] {
         if self.injected.is_some() { &inject::TRAPS } else { &[] }

@@ -76,6 +76,22 @@ fn a_supervisor_that_is_killed_takes_the_program_with_it() {
     assert!(lines.next().is_none());
 }
 
+#[test]
+fn a_supervisor_that_is_killed_leaves_no_folder_of_injected_files() {
+    let script = "exec 3< /sys/devices/system/node/online; readlink /proc/self/fd/3; sleep 60";
+    let mut run = Command::new(pagetide())
+        .args(["run", "--files", "injected", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(run.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let folder = &line[..line.find("/sys/").unwrap()];
+    assert!(folder.contains("/pagetide-run-") && fs::exists(folder).unwrap(), "{folder}");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(soon(|| (!fs::exists(folder).unwrap()).then_some(())).is_some(), "{folder} is left");
+}
+
 /// A run in which a process with a group of its own waits for a line.
 struct Waiting {
     run: Child,

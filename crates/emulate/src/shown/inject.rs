@@ -107,6 +107,11 @@ impl Injected {
         Ok(Self { folder, tree, cpusets })
     }
 
+    /// Where all of it is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Answers a call that names one of our files; `None` for all others.
     pub(crate) fn answer(
         &self,
