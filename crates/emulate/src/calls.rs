@@ -13,6 +13,7 @@ use crate::affinity;
 use crate::call::{Answer, Call, int, unsigned};
 use crate::filter::{ARCH, DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::process::Known;
+use crate::remap::{self, Remap};
 use crate::target;
 use crate::user::Caller;
 use crate::world::{Notice, World};
@@ -62,13 +63,16 @@ pub(crate) fn answer(world: &mut World, call: &Call) -> Answer {
             world.before_leaving(pid, call.tid);
             Answer::Continue
         }
-        libc::SYS_munmap => drops(world, pid, call.args[0], call.args[1], true),
-        libc::SYS_mmap => drops(world, pid, call.args[0], call.args[1], true),
-        libc::SYS_madvise if DROPPING_ADVICE.contains(&unsigned(call.args[2])) => {
-            drops(world, pid, call.args[0], call.args[1], false)
+        libc::SYS_munmap | libc::SYS_mmap => {
+            drops(world, pid, call.args[0], call.args[1]);
+            Answer::Continue
+        }
+        libc::SYS_madvise => {
+            advises(world, pid, call.args[0], call.args[1], unsigned(call.args[2]));
+            Answer::Continue
         }
         libc::SYS_mremap => {
-            crate::remap::before(world, pid, call.args);
+            remap::before(world, pid, call.args);
             Answer::Continue
         }
         _ => about_numa(world, pid, call),
@@ -206,22 +210,46 @@ fn thread_exits(world: &mut World, pid: u32, tid: u32) {
     }
 }
 
-/// Pages are about to be dropped, with their mapping or without it. Cheap where none is known.
-fn drops(world: &mut World, pid: u32, start: u64, length: u64, unmaps: bool) -> Answer {
-    let Some(process) = world.processes.get_mut(&pid) else { return Answer::Continue };
-    let is_known = process.known == Known::InModel;
-    let whole = start.is_multiple_of(4096) && length > 0;
-    let end = start.checked_add(length).and_then(|end| end.checked_next_multiple_of(4096));
-    let (true, true, Some(end)) = (is_known, whole, end) else { return Answer::Continue };
-    process.first_touch.forget(start, end);
-    let Some(task) = world.task(pid) else { return Answer::Continue };
-    if world.machine.knows(task, start, end) {
-        if unmaps {
-            // A boundary that cannot be cut: the kernel refuses the call as well.
-            let _ = world.machine.munmap(task, start, length);
-        } else {
-            world.machine.forget(task, start, end);
-        }
+/// `[start, start + length)` as the kernel takes it, by its end; `None`: it refuses it, or does nothing.
+fn range_end(start: u64, length: u64) -> Option<u64> {
+    let is_range = start.is_multiple_of(4096) && length > 0;
+    let end = is_range.then(|| start.checked_add(length)?.checked_next_multiple_of(4096)).flatten();
+    end.filter(|&end| end <= model::USER_LIMIT)
+}
+
+/// A range is about to be unmapped, to be left so or to be mapped anew. Cheap where nothing was seen
+/// mapped.
+pub(crate) fn drops(world: &mut World, pid: u32, start: u64, length: u64) {
+    let Some(end) = range_end(start, length) else { return };
+    let is_followed = |it: &Remap| it.overlaps(start, end);
+    if world.processes.get(&pid).is_some_and(|it| it.remaps.iter().any(is_followed)) {
+        // What was there was moved, and is known here still.
+        world.settle(pid);
     }
-    Answer::Continue
+    let Some(task) = forgets(world, pid, start, end) else { return };
+    if world.machine.is_mapped(task, start, end) {
+        // A boundary that cannot be cut: the kernel refuses the call as well.
+        let _ = world.machine.munmap(task, start, length);
+    }
+}
+
+/// Pages of a range are about to be dropped by madvise(2); the mapping stays.
+fn advises(world: &mut World, pid: u32, start: u64, length: u64, advice: u32) {
+    let Some(end) = range_end(start, length) else { return };
+    if DROPPING_ADVICE.contains(&advice)
+        && let Some(task) = forgets(world, pid, start, end)
+        && world.machine.knows(task, start, end)
+    {
+        world.machine.forget(task, start, end);
+    }
+}
+
+/// Whoever touches a range next is not known. The task of a process that is in the model.
+fn forgets(world: &mut World, pid: u32, start: u64, end: u64) -> Option<TaskId> {
+    let process = world.processes.get_mut(&pid)?;
+    if process.known != Known::InModel {
+        return None;
+    }
+    process.first_touch.forget(start, end);
+    world.task(pid)
 }

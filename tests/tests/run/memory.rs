@@ -1,6 +1,6 @@
 //! What becomes of places when mappings change.
 
-use super::expect;
+use super::{expect, run, text};
 
 #[test]
 fn memory_mapped_anew_at_the_same_address_has_no_past() {
@@ -39,4 +39,122 @@ fn shared_memory_has_one_place_whoever_touches_it() {
 fn a_policy_on_shared_memory_holds_for_the_child_too() {
     let script = "map a 2 shared; bind a bind 1; child write a 0 2; read a 0 2; where a";
     expect("two-socket", script, &["ok", "a: 1*2"]);
+}
+
+/// Raw calls, for what the subject has no word for. `mode` and `node` are of a page.
+const CALLS: &str = r"
+import ctypes
+libc = ctypes.CDLL(None)
+libc.syscall.restype = ctypes.c_long
+MIB = 1 << 20
+def call(*words):
+    return libc.syscall(*[ctypes.c_ulong(word % (1 << 64)) for word in words])
+def map(at, length, flags=0x22):
+    return call(9, at, length, 3, flags, -1, 0)
+def touch(at, length):
+    ctypes.memset(at, 1, length)
+def bind(at, length, node):
+    nodes = ctypes.c_ulong(1 << node)
+    assert call(237, at, length, 2, ctypes.addressof(nodes), 64, 0) == 0
+def bind_thread(node):
+    nodes = ctypes.c_ulong(1 << node)
+    assert call(238, 2, ctypes.addressof(nodes), 64) == 0
+def ask(at, flags):
+    word = ctypes.c_int()
+    assert call(239, ctypes.addressof(word), 0, 0, at, flags) == 0
+    return word.value
+def node(at):
+    return ask(at, 3)
+def mode(at):
+    return ask(at, 2)
+def remap(at, length, new_length, flags, to=0):
+    return call(25, at, length, new_length, flags, to)
+def on_node(at, length, node_number):
+    bind(at, length, node_number)
+    touch(at, length)
+    assert node(at) == node_number
+";
+
+/// What a script of raw calls prints on two-socket.
+fn calls(script: &str) -> String {
+    let script = [CALLS, script].concat();
+    let output = run(&["--machine", "two-socket", "--", "/usr/bin/python3", "-c", &script]);
+    assert!(output.status.success(), "{script}: {output:?}");
+    text(&output.stdout)
+}
+
+#[test]
+fn the_tail_that_mremap_cuts_off_has_no_past_when_it_is_mapped_again() {
+    let said = calls(
+        "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
+assert remap(p, 8 * MIB, 4 * MIB, 0) == p
+assert map(p + 4 * MIB, 4 * MIB) == p + 4 * MIB
+touch(p + 4 * MIB, 1)
+print(mode(p), node(p), mode(p + 4 * MIB), node(p + 4 * MIB))",
+    );
+    assert_eq!(said, "2 1 0 0\n");
+}
+
+#[test]
+fn nothing_is_left_of_the_tail_or_the_target_of_an_mremap_to_a_fixed_place() {
+    let said = calls(
+        "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
+to = map(0, 8 * MIB); on_node(to, 8 * MIB, 0)
+assert remap(p, 8 * MIB, 4 * MIB, 3, to) == to
+assert map(p + 4 * MIB, 4 * MIB) == p + 4 * MIB
+touch(p + 4 * MIB, 1)
+print(mode(to), node(to), mode(p + 4 * MIB), node(p + 4 * MIB))
+p = map(0, 4 * MIB); touch(p, 4 * MIB); assert node(p) == 0
+to = map(0, 8 * MIB); on_node(to, 8 * MIB, 1)
+assert remap(p, 4 * MIB, 8 * MIB, 3, to) == to
+touch(to + 4 * MIB, 1)
+print(mode(to), node(to), mode(to + 4 * MIB), node(to + 4 * MIB))
+p = map(0, 4 * MIB)
+to = map(0, 4 * MIB); on_node(to, 4 * MIB, 1)
+assert remap(p, 4 * MIB, 4 * MIB, 3, to) == to
+touch(to, 1)
+print(mode(to), node(to))",
+    );
+    assert_eq!(said, "2 1 0 0\n0 0 0 0\n0 0\n");
+}
+
+#[test]
+fn an_mremap_that_the_kernel_refuses_changes_nothing() {
+    let said = calls(
+        "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
+to = map(0, 8 * MIB); on_node(to, 8 * MIB, 1)
+for words in [(p, 8 * MIB, 0, 0), (p + 1, 8 * MIB, 4 * MIB, 0), (p, 8 * MIB, 4 * MIB, 2, to),
+        (p, 8 * MIB, 4 * MIB, 3, to + 1), (p, 8 * MIB, 4 * MIB, 5), (p, 8 * MIB, 4 * MIB, 8),
+        (p, 8 * MIB, 8 * MIB, 3, p + 4 * MIB)]:
+    assert remap(*words) == -1, words
+print(mode(p + 4 * MIB), node(p + 4 * MIB), mode(to), node(to))",
+    );
+    assert_eq!(said, "2 1 2 1\n");
+}
+
+#[test]
+fn memory_that_moved_keeps_its_place_when_the_hole_that_it_left_is_mapped_at_once() {
+    for flags in ["0x22", "0x32"] {
+        let said = calls(&format!(
+            "p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+q = remap(p, 4 * MIB, 8 * MIB, 1)
+assert q not in (-1, p)
+assert map(p, 4 * MIB, {flags}) == p
+touch(p, 1)
+print(mode(q), node(q), mode(p), node(p))"
+        ));
+        assert_eq!(said, "2 1 0 0\n", "{flags}");
+    }
+}
+
+#[test]
+fn memory_that_grows_in_place_keeps_its_place() {
+    let said = calls(
+        "p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+assert call(11, p + 4 * MIB, 4 * MIB) == 0
+assert remap(p, 4 * MIB, 8 * MIB, 1) == p
+other = map(0, 8 * MIB); touch(other, 1)
+print(mode(p), node(p), node(other))",
+    );
+    assert_eq!(said, "2 1 0\n");
 }

@@ -41,6 +41,14 @@ impl Machine {
         })
     }
 
+    /// Whether anything is mapped in `[start, end)` (bytes).
+    pub fn is_mapped(&self, task: TaskId, start: u64, end: u64) -> bool {
+        let Some(mm) = self.mm_of(task) else { return false };
+        let (start, end) = page_range(start, end.saturating_sub(start));
+        let mm = self.mm(mm);
+        mm.vmas.get(mm.find_from(start)).is_some_and(|vma| vma.start < end)
+    }
+
     /// Whether a task has pages of mappings that others may share.
     pub fn maps_shared_pages(&self, task: TaskId) -> bool {
         let Some(mm) = self.mm_of(task) else { return false };
