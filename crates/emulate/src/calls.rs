@@ -11,7 +11,7 @@ use model::{Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMem
 
 use crate::affinity;
 use crate::call::{Answer, Call, int, unsigned};
-use crate::filter::{ARCH, DROPPING_ADVICE, SYS_SET_MEMPOLICY_HOME_NODE};
+use crate::filter::{ARCH, DROPPING_ADVICE, REMOVE, SYS_SET_MEMPOLICY_HOME_NODE};
 use crate::process::Known;
 use crate::remap::{self, Remap};
 use crate::target;
@@ -236,7 +236,13 @@ pub(crate) fn drops(world: &mut World, pid: u32, start: u64, length: u64) {
 /// Pages of a range are about to be dropped by madvise(2); the mapping stays.
 fn advises(world: &mut World, pid: u32, start: u64, length: u64, advice: u32) {
     let Some(end) = range_end(start, length) else { return };
-    if DROPPING_ADVICE.contains(&advice)
+    if advice == REMOVE {
+        // Rare. Others may have the pages, and this process may never have been looked at.
+        world.settle(pid);
+        if let Some(task) = world.task(pid) {
+            world.machine.remove_pages(task, start, end);
+        }
+    } else if DROPPING_ADVICE.contains(&advice)
         && let Some(task) = forgets(world, pid, start, end)
         && world.machine.knows(task, start, end)
     {

@@ -41,7 +41,9 @@ pub(crate) type Rule = (i64, When);
 
 /// Values of madvise(2) that drop pages at once: `MADV_DONTNEED`, `MADV_REMOVE`,
 /// `MADV_DONTNEED_LOCKED`, `MADV_GUARD_INSTALL`.
-pub(crate) const DROPPING_ADVICE: &[u32] = &[4, 9, 24, 102];
+pub(crate) const DROPPING_ADVICE: &[u32] = &[4, REMOVE, 24, 102];
+/// `MADV_REMOVE`: shared memory gives pages up, for all who map it.
+pub(crate) const REMOVE: u32 = 9;
 
 const MAP_FIXED: u32 = 0x10;
 /// Not in libc 0.2 for all targets.

@@ -158,3 +158,33 @@ print(mode(p), node(p), node(other))",
     );
     assert_eq!(said, "2 1 0\n");
 }
+
+#[test]
+fn shared_memory_that_was_removed_comes_back_as_a_first_touch_does() {
+    let said = calls(
+        "p = map(0, 8192, 0x21); touch(p, 8192); print(node(p))
+assert call(28, p, 4096, 9) == 0
+bind_thread(1); touch(p, 8192); print(node(p), node(p + 4096))",
+    );
+    assert_eq!(said, "0\n1 0\n");
+}
+
+#[test]
+fn what_one_process_removes_from_shared_memory_is_gone_for_its_child_too() {
+    let said = calls(
+        "import os
+p = map(0, 8192, 0x21); touch(p, 8192); assert node(p) == 0
+(asked, ask_end), (told, tell) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    bind_thread(1)
+    assert node(p) == 0
+    os.write(ask_end, b'x'); os.read(told, 1)
+    touch(p, 8192); print(node(p), node(p + 4096), flush=True)
+    os._exit(0)
+os.read(asked, 1)
+assert call(28, p, 4096, 9) == 0
+os.write(tell, b'x'); os.wait()
+print(node(p), node(p + 4096))",
+    );
+    assert_eq!(said, "1 0\n1 0\n");
+}

@@ -114,6 +114,11 @@ impl Machine {
         id
     }
 
+    /// The name that it was made with.
+    pub fn file_name(&self, id: FileId) -> &str {
+        &self.file(id).name
+    }
+
     pub(crate) fn file(&self, id: FileId) -> &File {
         &self.files[id.0 as usize]
     }
@@ -138,13 +143,66 @@ impl Machine {
             return;
         }
         let reserved = std::mem::take(&mut file.reserved);
-        let pages = std::mem::take(&mut file.pages);
         if let FileKind::Hugetlb(order) = file.kind {
             self.hugetlb.unreserve(order, reserved);
         }
-        for page in pages.into_values() {
-            self.frames.set_owner(page, Owner::None);
-            self.free_if_unused(page);
+        self.drop_pages(id);
+    }
+
+    /// Takes all pages out of the cache of a file that nobody maps. How many folios.
+    pub(super) fn drop_pages(&mut self, id: FileId) -> u64 {
+        let pages = std::mem::take(&mut self.file_mut(id).pages);
+        self.free_cached(pages)
+    }
+
+    /// Frees folios that were taken out of a file's cache. How many.
+    fn free_cached(&mut self, folios: BTreeMap<u64, Pfn>) -> u64 {
+        let many = folios.len() as u64;
+        for folio in folios.into_values() {
+            self.frames.set_owner(folio, Owner::None);
+            self.free_if_unused(folio);
+        }
+        many
+    }
+
+    /// A hole is punched into a file: the pages at `[start, end)` are gone, for all who map them.
+    /// Private copies stay. For files whose folios are single pages.
+    pub(super) fn punch_hole(&mut self, id: FileId, start: u64, end: u64) {
+        for mm in self.file(id).mappers.clone() {
+            let of_file = self.mm(mm).vmas.iter().filter(|vma| vma.file() == Some(id));
+            let parts: Vec<(u64, u64, bool)> = of_file
+                .filter_map(|vma| {
+                    let from = start.max(vma.pgoff);
+                    let upto = end.min(vma.pgoff + vma.pages());
+                    let page = |offset| vma.start + (offset - vma.pgoff);
+                    (from < upto).then(|| (page(from), page(upto), vma.is_shared()))
+                })
+                .collect();
+            for (from, upto, is_shared) in parts {
+                if is_shared {
+                    self.discard(mm, from, upto);
+                } else {
+                    self.zap_pages_of_file(mm, from, upto);
+                }
+                self.release_tables(mm, from, upto);
+            }
+        }
+        let pages = &mut self.file_mut(id).pages;
+        let mut gone = pages.split_off(&start);
+        pages.append(&mut gone.split_off(&end));
+        self.free_cached(gone);
+    }
+
+    /// Takes out of a private mapping what is of the file still.
+    fn zap_pages_of_file(&mut self, mm: MmId, start: u64, end: u64) {
+        for page in start..end {
+            let of_file = |pfn| {
+                let owner = self.frames.owner(self.frames.head(pfn));
+                matches!(owner, Owner::File { .. })
+            };
+            if self.entry(mm, page).0.mapped().is_some_and(of_file) {
+                self.zap(mm, page, page + 1);
+            }
         }
     }
 

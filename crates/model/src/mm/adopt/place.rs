@@ -1,11 +1,12 @@
 //! Pages: given a place where a first touch would have put them, and forgotten when they are gone.
 
 use crate::Machine;
+use crate::convert::next_id;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
-use crate::memory::owner::Owner;
+use crate::memory::owner::{FileId, Owner};
 use crate::mm::address_space::MmId;
 use crate::mm::fault::{Access, Fault, WRITTEN};
-use crate::mm::file::FileKind;
+use crate::mm::file::{File, FileKind};
 use crate::mm::mapping::{PAGE_BYTES, page_range};
 use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::task::TaskId;
@@ -207,20 +208,44 @@ impl Machine {
         }
     }
 
-    /// Drops the cached pages of files on disks that nobody maps, as reclaim would. Pages.
-    pub fn drop_caches(&mut self) -> u64 {
-        let mut dropped = 0;
-        for at in 0..self.files.len() {
-            let file = &mut self.files[at];
-            if file.kind != FileKind::Disk || !file.mappers.is_empty() {
-                continue;
-            }
-            for page in std::mem::take(&mut file.pages).into_values() {
-                self.frames.set_owner(page, Owner::None);
-                self.free_if_unused(page);
-                dropped += 1;
+    /// madvise(2) with `MADV_REMOVE`, as another kernel has done it: shared memory in `[start, end)`
+    /// (bytes) has lost its pages, for all who map it.
+    pub fn remove_pages(&mut self, task: TaskId, start: u64, end: u64) {
+        let Some(mm) = self.mm_of(task) else { return };
+        let (start, end) = page_range(start, end.saturating_sub(start));
+        let vmas = &self.mm(mm).vmas[self.mm(mm).find_from(start)..];
+        let shared = vmas.iter().take_while(|vma| vma.start < end).filter(|vma| vma.is_shared());
+        let parts: Vec<(FileId, u64, u64)> = shared
+            .filter_map(|vma| {
+                let first = vma.offset_of(vma.start.max(start));
+                let last = vma.offset_of(vma.end.min(end));
+                Some((vma.file()?, first, last))
+            })
+            .collect();
+        for (file, first, last) in parts {
+            if self.file(file).kind.is_shmem() {
+                self.punch_hole(file, first, last);
             }
         }
-        dropped
+    }
+
+    /// Drops the cached pages of files on disks that nobody maps, as reclaim would. Pages.
+    pub fn drop_caches(&mut self) -> u64 {
+        let is_idle = |file: &File| file.kind == FileKind::Disk && file.mappers.is_empty();
+        let ids = (0..self.files.len()).map(|at| FileId(next_id(at)));
+        let idle: Vec<FileId> = ids.filter(|&id| is_idle(self.file(id))).collect();
+        idle.into_iter().map(|id| self.drop_pages(id)).sum()
+    }
+
+    /// Pages of a file in memory that a path, a descriptor or an identifier keeps, and no mapping does.
+    pub fn pages_without_mapping(&self, id: FileId) -> u64 {
+        let file = self.file(id);
+        let is_kept = matches!(file.kind, FileKind::Memfd | FileKind::Tmpfs | FileKind::Ramfs);
+        if is_kept && file.mappers.is_empty() { file.pages.len() as u64 } else { 0 }
+    }
+
+    /// A file in memory that nobody maps has ceased to exist. Pages that are free by that.
+    pub fn delete_file(&mut self, id: FileId) -> u64 {
+        if self.pages_without_mapping(id) == 0 { 0 } else { self.drop_pages(id) }
     }
 }

@@ -184,3 +184,48 @@ fn pages_of_memory_files_are_taken_for_written_and_those_of_disks_are_not() {
         assert_eq!(text.contains(" dirty=2 "), dirty, "{text}");
     }
 }
+
+#[test]
+fn removed_pages_of_shared_memory_are_gone_for_all_and_private_copies_stay() {
+    let mut machine = machine();
+    let file = machine.create_file(FileKind::Memfd, "/memfd:x");
+    let (one, two) = (adopted(&mut machine, 9, 0), adopted(&mut machine, 11, 0));
+    let shared = Mirrored { kind: MapKind::Shared(file, 0), ..anon(BASE, BASE + MIB) };
+    // The same pages, one further on in the file.
+    let private = Mirrored { kind: MapKind::Private(file, 1), ..shared };
+    for (task, mapping) in [(one, shared), (two, private)] {
+        machine.mirror(task, &[mapping]);
+        machine.place(task, BASE, BASE + 4 * PAGE_BYTES, Found::File).unwrap();
+    }
+    machine.place(two, BASE, BASE + PAGE_BYTES, Found::Anon).unwrap();
+    let free = machine.free_pages(machine::NodeId::new(0).unwrap());
+    machine.remove_pages(two, BASE, BASE + MIB);
+    assert_eq!(nodes(&machine, one, BASE, 4), [Some(0); 4], "a private mapping removes nothing");
+    machine.remove_pages(one, BASE + PAGE_BYTES, BASE + 3 * PAGE_BYTES);
+    assert_eq!(nodes(&machine, one, BASE, 4), [Some(0), None, None, Some(0)]);
+    assert_eq!(nodes(&machine, two, BASE, 4), [Some(0), None, Some(0), Some(0)]);
+    assert_eq!(machine.free_pages(machine::NodeId::new(0).unwrap()) - free, 2);
+    machine.set_cpu(two, CpuId::new(2).unwrap()).unwrap();
+    machine.place(two, BASE, BASE + 2 * PAGE_BYTES, Found::File).unwrap();
+    assert_eq!(nodes(&machine, two, BASE, 2), [Some(0), Some(1)]);
+    machine.check().unwrap();
+}
+
+#[test]
+fn a_file_in_memory_keeps_its_pages_until_it_is_deleted_and_those_that_are_mapped_then_too() {
+    let mut machine = machine();
+    let file = machine.create_file(FileKind::Tmpfs, "/dev/shm/x");
+    let task = adopted(&mut machine, 9, 0);
+    let mapping = Mirrored { kind: MapKind::Shared(file, 0), ..anon(BASE, BASE + MIB) };
+    machine.mirror(task, &[mapping]);
+    machine.place(task, BASE, BASE + 2 * PAGE_BYTES, Found::File).unwrap();
+    assert_eq!((machine.pages_without_mapping(file), machine.delete_file(file)), (0, 0));
+    assert!(machine.is_mapped(task, BASE, BASE + MIB));
+    machine.mirror(task, &[]);
+    assert!(!machine.is_mapped(task, BASE, BASE + MIB));
+    let free = machine.free_pages(machine::NodeId::new(0).unwrap());
+    assert_eq!((machine.pages_without_mapping(file), machine.delete_file(file)), (2, 2));
+    assert_eq!(machine.free_pages(machine::NodeId::new(0).unwrap()) - free, 2);
+    assert_eq!(machine.pages_without_mapping(file), 0);
+    machine.check().unwrap();
+}
