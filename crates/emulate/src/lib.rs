@@ -17,6 +17,7 @@
 //! | `world` | the machine of the model, and the processes that live on it |
 //! | `settle` | places the pages that appeared since the last look |
 //! | `first_touch` | pages that are known to be the first thread's, and not placed yet |
+//! | `gone` | which files in memory no longer exist |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
 //! | `target` | the process that a call is about, and who may look into whom |
 //! | `user` | the memory of a program that waits in a call |
@@ -52,6 +53,7 @@ mod error;
 mod explain;
 mod filter;
 mod first_touch;
+mod gone;
 mod image;
 mod keeper;
 mod launch;

@@ -12,17 +12,23 @@ use linux::proc::pagemap::{Pagemap, PagemapEntry};
 use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protection, TaskId};
 
 use crate::first_touch::FirstTouch;
+use crate::gone::Unmapped;
 use crate::process::Known;
 use crate::remap;
 use crate::scan::{self, Run};
 use crate::world::{Notice, World};
 
-/// Files that were seen mapped, by what the kernel calls them.
+/// What the kernel calls a file: its device, and its inode.
+pub(crate) type FileKey = (Device, u64);
+
+/// Files that were seen mapped.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    by_inode: BTreeMap<(Device, u64), FileId>,
+    by_inode: BTreeMap<FileKey, FileId>,
     /// What a file on a device without a disk is.
     kinds: BTreeMap<Device, FileKind>,
+    /// Pages of files in memory that nobody mapped, when it was last looked whether these exist.
+    pub(crate) unmapped_pages_seen: u64,
 }
 
 /// Some page could not be placed.
@@ -107,7 +113,10 @@ impl World {
                 rest: only.is_none().then_some(task),
             }
         };
-        let placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
+        let mut placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
+        if placed.is_err() && self.drop_gone_files() > 0 {
+            placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
+        }
         if let Toucher::Counted { noted, first: None, .. } = toucher
             && let Some(process) = self.processes.get_mut(&pid)
         {
@@ -316,6 +325,21 @@ fn exclusive(pagemap: &Pagemap, runs: &[(u64, u64)]) -> Vec<u64> {
 }
 
 impl Files {
+    /// Files in memory that have pages and that nobody maps.
+    pub(crate) fn unmapped(&self, machine: &Machine) -> Vec<Unmapped> {
+        let files = self.by_inode.iter().filter_map(|(&key, &file)| {
+            let pages = machine.pages_without_mapping(file);
+            let name = || machine.file_name(file).to_owned();
+            (pages > 0).then(|| Unmapped { key, file, name: name(), pages })
+        });
+        files.collect()
+    }
+
+    /// A file has ceased to exist.
+    pub(crate) fn forget(&mut self, key: FileKey) {
+        self.by_inode.remove(&key);
+    }
+
     /// The mappings of a process as the model sees them. Those of the kernel itself are its own.
     fn mirror(&mut self, machine: &mut Machine, pid: u32, mappings: &[Mapping]) -> Vec<Mirrored> {
         mappings.iter().filter_map(|mapping| self.mirror_one(machine, pid, mapping)).collect()
@@ -333,7 +357,8 @@ impl Files {
             "[vdso]" => MapKind::Private(vdso, 0),
             "[vvar]" => MapKind::Shared(vvar, 0),
             name if name.starts_with("[vvar") || name == "[vsyscall]" => return None,
-            _ if mapping.inode == 0 => MapKind::Anon,
+            // The inode of a segment of shmget(2) is its identifier, which may be 0.
+            name if mapping.inode == 0 && !name.starts_with("/SYSV") => MapKind::Anon,
             _ => {
                 let file = self.file(machine, pid, mapping);
                 let offset = mapping.offset / 4096;

@@ -480,6 +480,7 @@ impl World {
             }
         }
         self.machine.drop_caches();
+        self.drop_gone_files_if_many();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of places when mappings change.
 
+use std::fs;
+
 use super::{expect, run, text};
 
 #[test]
@@ -187,4 +189,113 @@ os.write(tell, b'x'); os.wait()
 print(node(p), node(p + 4096))",
     );
     assert_eq!(said, "1 0\n1 0\n");
+}
+
+/// Files of 32 MiB in memory, of one kind: `make` gives one that is mapped, and `unmap` ends its
+/// mapping; it is gone then, unless it is `kept`, whose `map_again` maps it.
+const FILES: &str = r"
+import os
+SIZE = 32 * MIB
+def map_file(descriptor):
+    return call(9, 0, SIZE, 3, 1, descriptor, 0)
+class Memfd:
+    def __init__(self):
+        self.descriptor = os.memfd_create('x')
+        os.ftruncate(self.descriptor, SIZE)
+        self.at = map_file(self.descriptor)
+    def unmap(self, kept):
+        assert call(11, self.at, SIZE) == 0
+        if not kept:
+            os.close(self.descriptor)
+    def map_again(self):
+        return map_file(self.descriptor)
+class Tmpfs:
+    def __init__(self):
+        self.name = f'/dev/shm/pagetide-test-{os.getpid()}-{id(self)}'
+        descriptor = os.open(self.name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        os.ftruncate(descriptor, SIZE)
+        self.at = map_file(descriptor)
+        os.close(descriptor)
+    def unmap(self, kept):
+        assert call(11, self.at, SIZE) == 0
+        if not kept:
+            os.unlink(self.name)
+    def map_again(self):
+        descriptor = os.open(self.name, os.O_RDWR)
+        os.unlink(self.name)
+        return map_file(descriptor)
+class Segment:
+    def __init__(self):
+        self.id = call(29, 0, SIZE, 0o600)
+        self.at = call(30, self.id, 0, 0)
+    def unmap(self, kept):
+        assert call(67, self.at) == 0
+        if not kept:
+            assert call(31, self.id, 0, 0) == 0
+    def map_again(self):
+        at = call(30, self.id, 0, 0)
+        assert call(31, self.id, 0, 0) == 0
+        return at
+def fill(file):
+    assert call(28, file.at, SIZE, 23) == 0
+";
+
+/// What a script says that makes such files, on a machine of two nodes with 256 MiB each.
+fn with_files(words: &[&str], script: &str) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = folder.path().join("small.toml");
+    let node = |cpu| format!("[[node]]\ncpus = \"{cpu}\"\nmemory = \"256MiB\"\n");
+    let distances = "[distance]\nrows = [[10, 21], [21, 10]]\n";
+    let name = "name = \"small\"\n";
+    fs::write(&machine, [name, &node(0), &node(1), distances].concat()).unwrap();
+    let script = [CALLS, FILES, script].concat();
+    let machine = ["--machine", machine.to_str().unwrap(), "--"];
+    let output = run(&[&machine, words, &["/usr/bin/python3", "-c", &script]].concat());
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn files_in_memory_that_are_gone_leave_their_room_and_those_that_are_there_keep_their_place() {
+    for kind in ["Memfd", "Tmpfs", "Segment"] {
+        let (said, told) = with_files(
+            &[],
+            &format!(
+                "kept = {kind}()
+bind_thread(1); touch(kept.at, 4096); assert node(kept.at) == 1; kept.unmap(True)
+assert call(238, 0, 0, 0) == 0
+for _ in range(20):
+    file = {kind}(); fill(file); node(file.at + SIZE - 4096); file.unmap(False)
+print(node(kept.map_again()))"
+            ),
+        );
+        assert_eq!((said.as_str(), told.as_str()), ("1\n", ""), "{kind}");
+    }
+}
+
+#[test]
+fn files_that_programs_leave_behind_make_no_node_full() {
+    let (said, told) = with_files(
+        &[],
+        "for _ in range(12):
+    if os.fork() == 0:
+        fill(Memfd())
+        os._exit(0)
+    os.wait()
+p = map(0, 4096); touch(p, 4096); print(node(p))",
+    );
+    assert_eq!((said.as_str(), told.as_str()), ("0\n", ""));
+}
+
+#[test]
+fn the_first_segment_of_an_ipc_namespace_is_shared_memory_although_its_inode_is_0() {
+    let (said, told) = with_files(
+        &["unshare", "--map-root-user", "--ipc"],
+        "segment = Segment(); assert segment.id == 0
+bind_thread(1); touch(segment.at, 4096)
+if os.fork() == 0:
+    print(node(segment.at), flush=True)
+    os._exit(0)
+os.wait(); segment.unmap(False)",
+    );
+    assert_eq!((said.as_str(), told.as_str()), ("1\n", ""));
 }
