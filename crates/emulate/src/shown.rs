@@ -165,8 +165,8 @@ impl Shown {
             && let Some(advice) = advice(&error)
         {
             let line = format!(
-                "cannot show process {pid} its files in /proc, and maybe later ones theirs: {error}; \
-                 they see this computer's status and numa_maps; {advice}"
+                "cannot show the status and numa_maps of process {pid}, and maybe of later ones, which \
+                 are this computer's instead: {error}; {advice}"
             );
             world.tell_once(Notice::Uncovered, &line);
         }
@@ -245,19 +245,14 @@ impl ByMounts {
 
 /// What helps against an error of [`ByMounts::cover_process`]; `None`: the process has ended.
 fn advice(error: &io::Error) -> Option<&'static str> {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return Some(HELPER_ENDED);
-    }
     match error.raw_os_error()? {
-        libc::EPIPE | libc::ECONNRESET => Some(HELPER_ENDED),
+        libc::EPIPE => Some("somebody has ended the helper that shows them: run the program again"),
         libc::EMFILE | libc::ENFILE => Some("raise the limit of open files (ulimit -n)"),
         libc::ENOSPC => Some("raise fs.inotify.max_user_watches or fs.mount-max (sysctl)"),
         libc::ENOMEM => Some("memory has run out"),
         _ => None,
     }
 }
-
-const HELPER_ENDED: &str = "somebody has ended the helper that mounts them; run the program again";
 
 fn process_folder(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))

@@ -253,7 +253,7 @@ fn a_process_whose_files_cannot_be_shown_is_told_once() {
     let output = run(&["--files", "mounts", "--", "sh", "-c", script]);
     assert_eq!(text(&output.stdout), "cat\ncat\ncat\n");
     let said = text(&output.stderr);
-    assert!(said.contains("cannot show process") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("cannot show the status") && said.lines().count() == 1, "{said}");
 }
 
 #[test]

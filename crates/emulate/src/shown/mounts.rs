@@ -114,13 +114,14 @@ impl Mounts {
     ///
     /// # Errors
     ///
-    /// `ENOENT`: there is none. `EPERM`: it may not be covered.
+    /// `ENOENT`: there is none. `EPERM`: it may not be covered. `EPIPE`: the helper has ended.
     pub(crate) fn cover(&mut self, paths: &[&Path]) -> io::Result<()> {
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let socket = &mut self.process.socket;
         socket.write_all(format!("{}\n", paths.join("\t")).as_bytes())?;
         let mut answer = [FAILED; 5];
-        socket.read_exact(&mut answer)?;
+        let ended = |_| io::Error::from_raw_os_error(libc::EPIPE);
+        socket.read_exact(&mut answer).map_err(ended)?;
         let [status, errno @ ..] = answer;
         match status {
             DONE => Ok(()),
