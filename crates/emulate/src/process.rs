@@ -126,7 +126,6 @@ impl Process {
     /// A thread is about to end. The kernel lists it for a moment more.
     pub(crate) fn leaves(&mut self, pid: u32, tid: u32) {
         const MANY: usize = 64;
-        self.threads.remove(&tid);
         if self.leaving.len() >= MANY {
             self.leaving.retain(|&tid| sys::thread::is_of(pid, tid));
         }
@@ -142,6 +141,7 @@ impl Process {
         self.getcpu = None;
         self.family = family;
         self.started = 1;
+        self.leaving.clear();
     }
 
     /// Threads that took page faults since the last call, and how many: all, or this one.

@@ -430,10 +430,7 @@ impl World {
                 }
             }
         }
-        others.into_iter().for_each(|tid| self.end_thread(pid, tid));
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.leaving.clear(); // They have ended before the new program began.
-        }
+        others.into_iter().for_each(|tid| self.forget_thread(pid, tid));
         self.news.insert(pid);
     }
 
@@ -456,11 +453,39 @@ impl World {
 
     /// A thread that is not the last of its process ends.
     pub(crate) fn end_thread(&mut self, pid: u32, tid: u32) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
         if tid == pid {
             return; // The first thread stands for the process for as long as that lives.
         }
-        process.leaves(pid, tid);
+        self.copy_to_children_of(pid, tid);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.leaves(pid, tid);
+        }
+        self.forget_thread(pid, tid);
+    }
+
+    /// The children of a thread will be taken for the first one's when it has ended: they are copied if
+    /// that makes a difference.
+    fn copy_to_children_of(&mut self, pid: u32, tid: u32) {
+        let (Some(task), Some(first)) = (self.task(tid), self.task(pid)) else { return };
+        let allowed = |tid| self.thread(tid).map(|thread| &thread.allowed);
+        if self.machine.places_alike(task, first) && allowed(tid) == allowed(pid) {
+            return;
+        }
+        if self.processes.get(&pid).is_some_and(|process| process.hands_on) {
+            for child in self.children(pid, tid) {
+                self.process_of(child);
+            }
+        }
+        let is_its = |process: &Process| matches!(process.known, Known::AsItsParent { thread, .. } if thread == tid);
+        let children: Vec<u32> =
+            self.processes.iter().filter(|(_, p)| is_its(p)).map(|(&child, _)| child).collect();
+        children.into_iter().for_each(|child| self.adopt(child));
+    }
+
+    fn forget_thread(&mut self, pid: u32, tid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.threads.remove(&tid);
+        }
         self.threads.remove(&tid);
         if let Some(task) = self.task(tid) {
             self.machine.reap(task);

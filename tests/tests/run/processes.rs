@@ -116,3 +116,28 @@ os._exit(0)
 "#;
     assert_eq!(python_on("two-socket", script), "1\n1\n");
 }
+
+#[test]
+fn a_child_of_a_thread_that_has_ended_has_what_it_inherited_from_that_thread() {
+    for fork in ["os.fork()", "call(FORK)"] {
+        let script = r#"
+def thread():
+    global number, child
+    bind(1)
+    os.sched_setaffinity(0, {3})
+    number = threading.get_native_id()
+    child = FORK_IT
+    if not child:
+        while os.path.exists(f"/proc/{parent}/task/{number}"): time.sleep(0.01)
+        print(policy(), os.sched_getaffinity(0), flush=True)
+        os._exit(0)
+parent = os.getpid()
+running = threading.Thread(target=thread)
+running.start()
+running.join()
+os.waitpid(child, 0)
+"#;
+        let said = python_on("two-socket", &script.replace("FORK_IT", fork));
+        assert_eq!(said, "(2, 2) {3}\n", "{fork}");
+    }
+}
