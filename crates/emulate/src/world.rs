@@ -288,7 +288,8 @@ impl World {
         self.threads.insert(tid, pid);
     }
 
-    /// Threads that have not called yet are met: they began as the first thread is now.
+    /// Threads that have not called yet are met: they began as the first thread is now. Those that have
+    /// ended without a call (the kernel's own workers, of io_uring) are forgotten.
     fn meet_threads(&mut self, pid: u32) {
         // Beside itself and its parent, a folder has a link for each in it.
         const LINKS: u64 = 2;
@@ -298,13 +299,15 @@ impl World {
         if links == LINKS + process.threads.len() as u64 {
             return;
         }
-        let is_new =
-            |tid: &u32| !process.threads.contains_key(tid) && !process.leaving.contains(tid);
-        let names = self.root.names(&folder).unwrap_or_default();
-        let tids = names.iter().filter_map(|name| name.parse().ok());
-        let mut new: Vec<u32> = tids.filter(is_new).collect();
-        new.sort_unstable();
+        let Ok(names) = self.root.names(&folder) else { return };
+        let tids: BTreeSet<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let known = |tid: &u32| process.threads.contains_key(tid) || process.leaving.contains(tid);
+        let new: Vec<u32> = tids.iter().copied().filter(|tid| !known(tid)).collect();
+        // An execve ends the others too, and it matters until that is noticed who they were.
+        let is_gone = |tid: &u32| *tid != pid && process.exec.is_none() && !tids.contains(tid);
+        let gone: Vec<u32> = process.threads.keys().copied().filter(is_gone).collect();
         new.into_iter().for_each(|tid| self.meet_thread(pid, tid));
+        gone.into_iter().for_each(|tid| self.forget_thread(pid, tid));
     }
 
     // ---- what a process goes through ----

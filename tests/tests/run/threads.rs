@@ -104,3 +104,45 @@ os._exit(0)
 "#;
     assert_eq!(python_on("two-socket", script), "{1} {2} {3}\n");
 }
+
+#[test]
+fn the_first_call_of_a_process_is_answered_also_when_its_second_thread_makes_it() {
+    let script = r#"
+import mmap
+code = mmap.mmap(-1, 4096, prot=7)
+# get_mempolicy(mode, 0, 0, 0, 0) and exit, of a function that is given `mode`.
+code.write(bytes.fromhex("31f6 31d2 4531d2 4531c0 b8ef000000 0f05 b83c000000 0f05"))
+thread = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+bind(1)
+child = call(FORK)
+if not child:
+    mode = ctypes.c_int(-1)
+    libc.clone(thread, ctypes.c_void_p(map_page() + 4032), 0x50f00, ctypes.byref(mode))
+    while len(os.listdir("/proc/self/task")) > 1: time.sleep(0.01)
+    print(mode.value, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"#;
+    assert_eq!(python_on("two-socket", script), "2\n");
+}
+
+#[test]
+fn a_thread_that_has_ended_by_a_call_that_is_not_handed_over_is_forgotten_at_the_next_change() {
+    let script = r#"
+import mmap
+code = mmap.mmap(-1, 4096, prot=7)
+# Waits until the word that it is given is not 0, and makes the exit of 32-bit programs.
+code.write(bytes.fromhex("8b07 85c0 74fa 31db b801000000 cd80"))
+function = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+word = ctypes.c_int(0)
+thread = libc.clone(function, ctypes.c_void_p(map_page() + 4032), 0x50f00, ctypes.byref(word))
+os.sched_setaffinity(0, {3})
+print(os.sched_getaffinity(thread))
+word.value = 1
+while len(os.listdir("/proc/self/task")) > 1: time.sleep(0.01)
+os.sched_setaffinity(0, {2})
+try: print(os.sched_getaffinity(thread))
+except ProcessLookupError: print("none", flush=True)
+"#;
+    assert_eq!(python_on("two-socket", script), "{0, 1, 2, 3}\nnone\n");
+}
