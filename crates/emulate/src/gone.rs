@@ -2,7 +2,8 @@
 //!
 //! Their pages outlive the last mapping for as long as a path, a descriptor or an identifier leads to
 //! them, and nobody tells when the last of these goes. It is looked for when the machine is full, and
-//! when processes end that leave much behind. Where it cannot be told, a file is taken to exist.
+//! where there may be much of it when a node runs short or a process has ended. Where it cannot be
+//! told, a file is taken to exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,10 +12,13 @@ use std::os::unix::fs::MetadataExt as _;
 
 use linux::proc::maps;
 use linux::{ReadError, Root};
+use machine::Node;
 use model::FileId;
 
 use crate::settle::FileKey;
 use crate::world::World;
+
+const PAGE: u64 = 4096;
 
 /// A file that nobody maps.
 #[derive(Debug)]
@@ -23,8 +27,6 @@ pub(crate) struct Unmapped {
     pub(crate) file: FileId,
     /// As a mapping of it was called.
     pub(crate) name: String,
-    /// Those that it has on the machine.
-    pub(crate) pages: u64,
 }
 
 impl World {
@@ -51,18 +53,25 @@ impl World {
     /// The same if more than a sixteenth of the machine may be free by it, in addition to what
     /// turned out to exist the last time: to look at all descriptors takes its time.
     pub(crate) fn drop_gone_files_if_many(&mut self) {
-        const PAGE: u64 = 4096;
         let nodes = self.machine.topology().nodes();
         let many = nodes.iter().map(|node| node.memory.get()).sum::<u64>() / PAGE / 16;
-        let unmapped = |world: &Self| -> u64 {
-            world.files.unmapped(&world.machine).iter().map(|it| it.pages).sum()
-        };
-        let pages = unmapped(self);
-        if pages > self.files.unmapped_pages_seen.saturating_add(many) {
+        let pages = self.files.unmapped_pages(&self.machine);
+        let seen = self.files.unmapped_pages_seen.min(pages);
+        self.files.unmapped_pages_seen = if pages > seen + many {
             self.drop_gone_files();
-            self.files.unmapped_pages_seen = unmapped(self);
+            self.files.unmapped_pages(&self.machine)
         } else {
-            self.files.unmapped_pages_seen = pages.min(self.files.unmapped_pages_seen);
+            seen
+        };
+    }
+
+    /// The same where less than a quarter of some node is free: new pages may go elsewhere soon.
+    pub(crate) fn make_room(&mut self) {
+        let is_short = |node: &Node| {
+            self.machine.free_pages(node.id).saturating_mul(PAGE) < node.memory.get() / 4
+        };
+        if self.machine.topology().nodes().iter().any(is_short) {
+            self.drop_gone_files_if_many();
         }
     }
 }

@@ -113,6 +113,7 @@ impl World {
                 rest: only.is_none().then_some(task),
             }
         };
+        self.make_room();
         let mut placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
         if placed.is_err() && self.drop_gone_files() > 0 {
             placed = place_all(&mut self.machine, task, &mut toucher, &mirrored, &runs);
@@ -327,12 +328,19 @@ fn exclusive(pagemap: &Pagemap, runs: &[(u64, u64)]) -> Vec<u64> {
 impl Files {
     /// Files in memory that have pages and that nobody maps.
     pub(crate) fn unmapped(&self, machine: &Machine) -> Vec<Unmapped> {
-        let files = self.by_inode.iter().filter_map(|(&key, &file)| {
-            let pages = machine.pages_without_mapping(file);
-            let name = || machine.file_name(file).to_owned();
-            (pages > 0).then(|| Unmapped { key, file, name: name(), pages })
-        });
-        files.collect()
+        let has_pages = |file| machine.pages_without_mapping(file) > 0;
+        let files = self.by_inode.iter().filter(|&(_, &file)| has_pages(file));
+        let named = |(&key, &file): (&FileKey, &FileId)| Unmapped {
+            key,
+            file,
+            name: machine.file_name(file).to_owned(),
+        };
+        files.map(named).collect()
+    }
+
+    /// The pages of all of them.
+    pub(crate) fn unmapped_pages(&self, machine: &Machine) -> u64 {
+        self.by_inode.values().map(|&file| machine.pages_without_mapping(file)).sum()
     }
 
     /// A file has ceased to exist.

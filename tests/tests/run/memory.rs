@@ -264,7 +264,7 @@ fn files_in_memory_that_are_gone_leave_their_room_and_those_that_are_there_keep_
 bind_thread(1); touch(kept.at, 4096); assert node(kept.at) == 1; kept.unmap(True)
 assert call(238, 0, 0, 0) == 0
 for _ in range(20):
-    file = {kind}(); fill(file); node(file.at + SIZE - 4096); file.unmap(False)
+    file = {kind}(); fill(file); assert node(file.at + SIZE - 4096) == 0; file.unmap(False)
 print(node(kept.map_again()))"
             ),
         );
