@@ -12,6 +12,7 @@ use model::{Errno, GetMempolicyArgs, MbindArgs, MovePagesArrays, TaskId, UserMem
 use crate::affinity;
 use crate::call::{Answer, Call, int, unsigned};
 use crate::filter::{ARCH, DROPPING_ADVICE, REMOVE, SYS_SET_MEMPOLICY_HOME_NODE};
+use crate::pids;
 use crate::process::Known;
 use crate::remap::{self, Remap};
 use crate::target;
@@ -86,7 +87,11 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
     world.adopt(pid);
     let Some(task) = world.task(call.tid) else { return Answer::Continue };
     let mut user = Caller::new(call.tid);
-    let args = call.args;
+    let mut args = call.args;
+    if names_a_process(call.number) {
+        let number = pids::here(world, pid, call.tid, int(args[0]));
+        args[0] = u64::from(number.cast_unsigned());
+    }
     match call.number {
         libc::SYS_getcpu => getcpu(world, &mut user, task, args),
         libc::SYS_sched_getaffinity => affinity::get(world, &mut user, call.tid, args),
@@ -107,6 +112,17 @@ fn about_numa(world: &mut World, pid: u32, call: &Call) -> Answer {
         libc::SYS_migrate_pages => migrate_pages(world, &user, task, args),
         _ => move_pages(world, &mut user, task, args),
     }
+}
+
+/// Whether the first word of a call is a pid.
+const fn names_a_process(number: i64) -> bool {
+    matches!(
+        number,
+        libc::SYS_sched_getaffinity
+            | libc::SYS_sched_setaffinity
+            | libc::SYS_migrate_pages
+            | libc::SYS_move_pages
+    )
 }
 
 /// Whether the model answers this call: numbers of 32-bit calls mean others.

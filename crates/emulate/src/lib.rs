@@ -19,6 +19,7 @@
 //! | `first_touch` | pages that are known to be the first thread's, and not placed yet |
 //! | `gone` | which files in memory no longer exist |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
+//! | `pids` | what a pid of a caller in another pid namespace is here |
 //! | `target` | the process that a call is about, and who may look into whom |
 //! | `user` | the memory of a program that waits in a call |
 //! | `shown` | the files that describe NUMA, as the emulated machine would have them |
@@ -57,6 +58,7 @@ mod gone;
 mod image;
 mod keeper;
 mod launch;
+mod pids;
 mod process;
 mod remap;
 mod report;

@@ -73,6 +73,8 @@ pub(crate) struct Process {
     pub(crate) hands_on: bool,
     /// Threads that are about to end, or have ended since this was looked through last.
     pub(crate) leaving: BTreeSet<u32>,
+    /// Whether it is in a pid namespace further in than we are, if that was asked ([`crate::pids`]).
+    pub(crate) is_apart: Option<bool>,
 }
 
 impl Process {
@@ -97,6 +99,7 @@ impl Process {
             started: 1,
             hands_on: false,
             leaving: BTreeSet::new(),
+            is_apart: None,
         }
     }
 

@@ -141,3 +141,19 @@ os.waitpid(child, 0)
         assert_eq!(said, "(2, 2) {3}\n", "{fork}");
     }
 }
+
+#[test]
+fn pids_of_a_pid_namespace_made_inside_are_those_that_its_programs_mean() {
+    let script = "taskset -pc 1 $$; sleep 60 & sleep 0.1; taskset -pc 2 $!; taskset -pc $!; \
+                  migratepages $$ 0 1; echo $?; taskset -p 999; kill $!";
+    let words = ["unshare", "-Urpf", "sh", "-c", script];
+    let output = run(&[&["--machine", "two-socket", "--"], &words[..]].concat());
+    let (said, refused) = (text(&output.stdout), text(&output.stderr));
+    for line in
+        ["pid 1's new affinity list: 1\n", "new affinity list: 2\n", "current affinity list: 2\n"]
+    {
+        assert!(said.contains(line), "{said}{refused}");
+    }
+    assert!(said.contains("\n0\n"), "migratepages: {said}{refused}");
+    assert!(refused.contains("pid 999") && refused.contains("No such process"), "{said}{refused}");
+}
