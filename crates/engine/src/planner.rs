@@ -169,8 +169,11 @@ impl Planner {
     }
 
     /// Counts on it that `plan` is carried out before those that are made from here on: what it brings to a
-    /// node is no longer free for them.
+    /// node is no longer free for them. One that is refused brings nothing.
     pub fn promise(&self, plan: &Plan) {
+        if plan.refusals().next().is_some() {
+            return;
+        }
         let mut promised = self.promised.borrow_mut();
         for flow in &plan.flows {
             let bytes = Bytes::from_pages(flow.pages);
