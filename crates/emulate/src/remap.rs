@@ -97,7 +97,9 @@ pub(crate) fn before(world: &mut World, pid: u32, args: [u64; 6]) {
         return;
     }
     if let Some(to) = to {
-        world.machine.relocate(task, from, length.min(new_length), to);
+        let kept = length.min(new_length);
+        world.machine.relocate(task, from, kept, to);
+        world.machine.grow(task, to + kept, to + new_length);
     } else if may_move {
         let grown = from + new_length;
         let is_left = process.remaps.iter().any(|it| it.overlaps(end, grown));
@@ -117,6 +119,9 @@ pub(crate) fn follow(
         // What is mapped there may be new: the hole that a move leaves is soon filled.
         let is_mapped = mappings.iter().any(|it| it.start <= from && from < it.end);
         if is_mapped && !leaves_mapping && !is_hemmed {
+            if mappings.iter().any(|it| it.start <= from && from + new_length <= it.end) {
+                machine.grow(task, from + length, from + new_length);
+            }
             continue;
         }
         let free = machine.unmirrored(task, mappings);
@@ -125,6 +130,7 @@ pub(crate) fn follow(
         let fitting = free.iter().filter(|place| size(place) >= new_length);
         if let Some(&(to, _)) = fitting.min_by_key(|place| size(place)) {
             machine.relocate(task, from, length, to);
+            machine.grow(task, to + length, to + new_length);
         }
     }
 }

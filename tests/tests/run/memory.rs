@@ -162,6 +162,27 @@ print(mode(p), node(p), node(other))",
 }
 
 #[test]
+fn what_mremap_adds_to_bound_memory_is_bound_too() {
+    let said = calls(
+        "def grown(q):
+    touch(q + 7 * MIB, 1)
+    return mode(q + 7 * MIB), node(q + 7 * MIB)
+p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+q = remap(p, 4 * MIB, 8 * MIB, 1)
+assert q not in (-1, p)
+print(*grown(q))
+p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+assert call(11, p + 4 * MIB, 4 * MIB) == 0
+assert remap(p, 4 * MIB, 8 * MIB, 1) == p
+print(*grown(p))
+to = map(0, 8 * MIB); p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+assert call(25, p, 4 * MIB, 8 * MIB, 3, to) == to
+print(*grown(to))",
+    );
+    assert_eq!(said, "2 1\n2 1\n2 1\n");
+}
+
+#[test]
 fn shared_memory_that_was_removed_comes_back_as_a_first_touch_does() {
     let said = calls(
         "p = map(0, 8192, 0x21); touch(p, 8192); print(node(p))

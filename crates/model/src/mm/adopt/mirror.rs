@@ -168,6 +168,22 @@ impl Machine {
         }
     }
 
+    /// mremap(2) as another kernel has done it: the private anonymous mapping that ended at `end` goes up to
+    /// `new_end` (bytes) from now on, with one policy. Nothing happens where something else is mapped.
+    pub fn grow(&mut self, task: TaskId, end: u64, new_end: u64) {
+        let Some(mm) = self.mm_of(task) else { return };
+        let (end, new_end) = (end / PAGE_BYTES, new_end / PAGE_BYTES);
+        let space = self.mm_mut(mm);
+        let Some(at) = end.checked_sub(1).and_then(|last| space.find(last)) else { return };
+        let vma = &space.vmas[at];
+        let is_free = space.vmas.get(at + 1).is_none_or(|next| next.start >= new_end);
+        if end < new_end && vma.end == end && vma.backing == Backing::Anon && is_free {
+            let added = Vma { start: end, end: new_end, pgoff: vma.offset_of(end), ..vma.clone() };
+            space.insert(added);
+            space.merge(end, new_end);
+        }
+    }
+
     /// Places of `wanted` where nothing is mapped here: `(start, end)` in bytes.
     pub fn unmirrored(&self, task: TaskId, wanted: &[Mirrored]) -> Vec<(u64, u64)> {
         let Some(mm) = self.mm_of(task) else { return Vec::new() };
