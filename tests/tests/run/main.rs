@@ -15,6 +15,7 @@ mod moving;
 mod observing;
 mod placing;
 mod processes;
+mod python;
 mod said;
 mod soak;
 mod threads;
@@ -47,39 +48,6 @@ fn run(words: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// What a python script says on a machine. System calls have their names in large letters.
-fn python_on(machine: &str, script: &str) -> String {
-    const HEAD: &str = r#"
-import ctypes, os, threading, time
-libc = ctypes.CDLL(None)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-FORK, EXIT, MBIND, SET_MEMPOLICY, GET_MEMPOLICY, MOVE_PAGES = 57, 60, 237, 238, 239, 279
-def call(*words):
-    return libc.syscall(*[ctypes.c_long(word) if type(word) is int else word for word in words])
-def map_page():
-    return libc.mmap(None, 4096, 3, 0x22, -1, 0)
-def touch(page):
-    ctypes.memset(page, 1, 1)
-def mbind(page, node):
-    return call(MBIND, page, 4096, 2, ctypes.byref(ctypes.c_ulong(1 << node)), 65, 0)
-def bind(node):
-    return call(SET_MEMPOLICY, 2, ctypes.byref(ctypes.c_ulong(1 << node)), 65)
-def policy():
-    mode, nodes = ctypes.c_int(-1), (ctypes.c_ulong * 16)()
-    call(GET_MEMPOLICY, ctypes.byref(mode), nodes, 1025, 0, 0)
-    return mode.value, nodes[0]
-def node_of(page):
-    status, page = ctypes.c_int(-99), ctypes.c_void_p(page)
-    call(MOVE_PAGES, 0, 1, ctypes.byref(page), None, ctypes.byref(status), 0)
-    return status.value
-"#;
-    let script = format!("{HEAD}{script}");
-    let output = run(&["--machine", machine, "--", "/usr/bin/python3", "-c", &script]);
-    assert!(output.status.success(), "{output:?}");
-    text(&output.stdout)
 }
 
 /// What the subject says when it plays a script on a machine.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::python::{CALLS, python_on};
 use super::{expect, run, text};
 
 #[test]
@@ -43,51 +44,10 @@ fn a_policy_on_shared_memory_holds_for_the_child_too() {
     expect("two-socket", script, &["ok", "a: 1*2"]);
 }
 
-/// Raw calls, for what the subject has no word for. `mode` and `node` are of a page.
-const CALLS: &str = r"
-import ctypes
-libc = ctypes.CDLL(None)
-libc.syscall.restype = ctypes.c_long
-MIB = 1 << 20
-def call(*words):
-    return libc.syscall(*[ctypes.c_ulong(word % (1 << 64)) for word in words])
-def map(at, length, flags=0x22):
-    return call(9, at, length, 3, flags, -1, 0)
-def touch(at, length):
-    ctypes.memset(at, 1, length)
-def bind(at, length, node):
-    nodes = ctypes.c_ulong(1 << node)
-    assert call(237, at, length, 2, ctypes.addressof(nodes), 64, 0) == 0
-def bind_thread(node):
-    nodes = ctypes.c_ulong(1 << node)
-    assert call(238, 2, ctypes.addressof(nodes), 64) == 0
-def ask(at, flags):
-    word = ctypes.c_int()
-    assert call(239, ctypes.addressof(word), 0, 0, at, flags) == 0
-    return word.value
-def node(at):
-    return ask(at, 3)
-def mode(at):
-    return ask(at, 2)
-def remap(at, length, new_length, flags, to=0):
-    return call(25, at, length, new_length, flags, to)
-def on_node(at, length, node_number):
-    bind(at, length, node_number)
-    touch(at, length)
-    assert node(at) == node_number
-";
-
-/// What a script of raw calls prints on two-socket.
-fn calls(script: &str) -> String {
-    let script = [CALLS, script].concat();
-    let output = run(&["--machine", "two-socket", "--", "/usr/bin/python3", "-c", &script]);
-    assert!(output.status.success(), "{script}: {output:?}");
-    text(&output.stdout)
-}
-
 #[test]
 fn the_tail_that_mremap_cuts_off_has_no_past_when_it_is_mapped_again() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
 assert remap(p, 8 * MIB, 4 * MIB, 0) == p
 assert map(p + 4 * MIB, 4 * MIB) == p + 4 * MIB
@@ -99,7 +59,8 @@ print(mode(p), node(p), mode(p + 4 * MIB), node(p + 4 * MIB))",
 
 #[test]
 fn nothing_is_left_of_the_tail_or_the_target_of_an_mremap_to_a_fixed_place() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
 to = map(0, 8 * MIB); on_node(to, 8 * MIB, 0)
 assert remap(p, 8 * MIB, 4 * MIB, 3, to) == to
@@ -122,7 +83,8 @@ print(mode(to), node(to))",
 
 #[test]
 fn an_mremap_that_the_kernel_refuses_changes_nothing() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
 to = map(0, 8 * MIB); on_node(to, 8 * MIB, 1)
 for words in [(p, 8 * MIB, 0, 0), (p + 1, 8 * MIB, 4 * MIB, 0), (p, 8 * MIB, 4 * MIB, 2, to),
@@ -137,21 +99,25 @@ print(mode(p + 4 * MIB), node(p + 4 * MIB), mode(to), node(to))",
 #[test]
 fn memory_that_moved_keeps_its_place_when_the_hole_that_it_left_is_mapped_at_once() {
     for flags in ["0x22", "0x32"] {
-        let said = calls(&format!(
-            "p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
+        let said = python_on(
+            "two-socket",
+            &format!(
+                "p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
 q = remap(p, 4 * MIB, 8 * MIB, 1)
 assert q not in (-1, p)
 assert map(p, 4 * MIB, {flags}) == p
 touch(p, 1)
 print(mode(q), node(q), mode(p), node(p))"
-        ));
+            ),
+        );
         assert_eq!(said, "2 1 0 0\n", "{flags}");
     }
 }
 
 #[test]
 fn memory_that_grows_in_place_keeps_its_place() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "p = map(0, 8 * MIB); on_node(p, 4 * MIB, 1)
 assert call(11, p + 4 * MIB, 4 * MIB) == 0
 assert remap(p, 4 * MIB, 8 * MIB, 1) == p
@@ -163,7 +129,8 @@ print(mode(p), node(p), node(other))",
 
 #[test]
 fn what_mremap_adds_to_bound_memory_is_bound_too() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "def grown(q):
     touch(q + 7 * MIB, 1)
     return mode(q + 7 * MIB), node(q + 7 * MIB)
@@ -184,22 +151,24 @@ print(*grown(to))",
 
 #[test]
 fn shared_memory_that_was_removed_comes_back_as_a_first_touch_does() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "p = map(0, 8192, 0x21); touch(p, 8192); print(node(p))
 assert call(28, p, 4096, 9) == 0
-bind_thread(1); touch(p, 8192); print(node(p), node(p + 4096))",
+bind(1); touch(p, 8192); print(node(p), node(p + 4096))",
     );
     assert_eq!(said, "0\n1 0\n");
 }
 
 #[test]
 fn what_one_process_removes_from_shared_memory_is_gone_for_its_child_too() {
-    let said = calls(
+    let said = python_on(
+        "two-socket",
         "import os
 p = map(0, 8192, 0x21); touch(p, 8192); assert node(p) == 0
 (asked, ask_end), (told, tell) = os.pipe(), os.pipe()
 if os.fork() == 0:
-    bind_thread(1)
+    bind(1)
     assert node(p) == 0
     os.write(ask_end, b'x'); os.read(told, 1)
     touch(p, 8192); print(node(p), node(p + 4096), flush=True)
@@ -282,7 +251,7 @@ fn files_in_memory_that_are_gone_leave_their_room_and_those_that_are_there_keep_
             &[],
             &format!(
                 "kept = {kind}()
-bind_thread(1); touch(kept.at, 4096); assert node(kept.at) == 1; kept.unmap(True)
+bind(1); touch(kept.at, 4096); assert node(kept.at) == 1; kept.unmap(True)
 assert call(238, 0, 0, 0) == 0
 for _ in range(20):
     file = {kind}(); fill(file); assert node(file.at + SIZE - 4096) == 0; file.unmap(False)
@@ -312,7 +281,7 @@ fn the_first_segment_of_an_ipc_namespace_is_shared_memory_although_its_inode_is_
     let (said, told) = with_files(
         &["unshare", "--map-root-user", "--ipc"],
         "segment = Segment(); assert segment.id == 0
-bind_thread(1); touch(segment.at, 4096)
+bind(1); touch(segment.at, 4096)
 if os.fork() == 0:
     print(node(segment.at), flush=True)
     os._exit(0)

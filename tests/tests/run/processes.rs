@@ -2,7 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
-use super::{expect, pagetide, python_on, run, subject, text};
+use super::python::python_on;
+use super::{expect, pagetide, run, subject, text};
 
 #[test]
 fn a_child_has_the_policy_and_the_pages_of_its_parent() {

@@ -1,6 +1,7 @@
 //! Threads: policies and CPUs of their own in one address space.
 
-use super::{expect, python_on};
+use super::expect;
+use super::python::python_on;
 
 #[test]
 fn each_thread_places_its_pages_by_its_own_policy() {
