@@ -145,13 +145,6 @@ impl PlanFile {
     }
 }
 
-impl Flow {
-    /// Whether its pages come from the pool of huge pages.
-    pub(crate) fn is_of_hugetlb(&self) -> bool {
-        self.size.starts_with("hugetlb")
-    }
-}
-
 impl Plan {
     /// Base pages that would move.
     pub fn pages(&self) -> u64 {
@@ -243,7 +236,7 @@ pub(crate) fn draft(
     let whole = |pass: Pass| PlannedPass {
         from: pass.from,
         to: pass.to,
-        ranges: mappings.iter().filter_map(|mapping| whole_mapping(mapping, filter)).collect(),
+        ranges: mappings.iter().map(whole_mapping).collect(),
     };
     let passes: Vec<PlannedPass> = route.passes(machine).into_iter().map(whole).collect();
     let look = match passes[..] {
@@ -255,13 +248,12 @@ pub(crate) fn draft(
     survey(memory, &mappings, passes, filter, sharing, look)
 }
 
-fn whole_mapping(mapping: &Mapping, filter: &Filter) -> Option<PlannedRange> {
-    let range = filter.part_of(mapping)?;
-    let (mapping, file) = (mapping.name.clone(), mapping.file.clone());
-    Some(PlannedRange { range, mapping, file, pages: 0 })
+fn whole_mapping(mapping: &Mapping) -> PlannedRange {
+    let (name, file) = (mapping.name.clone(), mapping.file.clone());
+    PlannedRange { range: mapping.range, mapping: name, file, pages: 0 }
 }
 
-/// Surveys the ranges of `passes` and counts what would move now. Ranges without such pages are
+/// Surveys what `filter` lets through of the ranges of `passes` and counts what would move now. Ranges without such pages are
 /// left out.
 ///
 /// # Errors

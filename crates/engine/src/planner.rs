@@ -86,12 +86,13 @@ pub enum Depth {
     Everything,
 }
 
-/// Makes plans on this host.
+/// Makes plans on this host, each for after those that it has made before: what they bring to a node is no
+/// longer free. A plan that is refused brings nothing.
 #[derive(Debug)]
 pub struct Planner {
     root: Root,
     machine: Topology,
-    /// What the plans that come first bring to each node, and take from it.
+    /// What the plans so far bring to each node, and take from it.
     promised: RefCell<BTreeMap<NodeId, Promise>>,
 }
 
@@ -168,24 +169,6 @@ impl Planner {
         self.finish(&target, route, &filter, sharing, draft, Depth::Refusals)
     }
 
-    /// Counts on it that `plan` is carried out before those that are made from here on: what it brings to a
-    /// node is no longer free for them. One that is refused brings nothing.
-    pub fn promise(&self, plan: &Plan) {
-        if plan.refusals().next().is_some() {
-            return;
-        }
-        let mut promised = self.promised.borrow_mut();
-        for flow in &plan.flows {
-            let bytes = Bytes::from_pages(flow.pages);
-            if flow.is_of_hugetlb() {
-                promised.entry(flow.to).or_default().arriving.hugetlb += bytes;
-            } else {
-                promised.entry(flow.to).or_default().arriving.ordinary += bytes;
-                promised.entry(flow.from).or_default().leaving += bytes;
-            }
-        }
-    }
-
     /// Plans the way back of a move, or of what `filter` lets through of it, from the passes of its
     /// [record](crate::journal::Record).
     ///
@@ -248,6 +231,9 @@ impl Planner {
             expected_ns = self::expected_ns(&flows);
         }
         let mut concerns = concerns(&demands, &circumstances);
+        if !concerns.iter().any(Concern::is_refusal) {
+            self.promise(&draft.flows);
+        }
         if depth == Depth::Refusals {
             concerns.retain(Concern::is_refusal);
         }
@@ -263,6 +249,19 @@ impl Planner {
             concerns,
             look: draft.look,
         })
+    }
+
+    fn promise(&self, flows: &Flows) {
+        let mut promised = self.promised.borrow_mut();
+        for &((from, to, size), pages) in flows.iter() {
+            let bytes = Bytes::from_pages(pages);
+            if let PageSize::Hugetlb(_) = size {
+                promised.entry(to).or_default().arriving.hugetlb += bytes;
+            } else {
+                promised.entry(to).or_default().arriving.ordinary += bytes;
+                promised.entry(from).or_default().leaving += bytes;
+            }
+        }
     }
 
     /// What may forbid a move.

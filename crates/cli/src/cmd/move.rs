@@ -45,8 +45,7 @@ pub(crate) struct Args {
     wish: WishArgs,
 
     /// Carry out a plan that `pagetide plan --json` wrote, as it is there.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "cgroup", "undo"])]
-    #[arg(conflicts_with_all = WishArgs::NAMES)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "cgroup", "undo", "WishArgs"])]
     plan: Option<PathBuf>,
 
     /// Return what the last move of this process changed, or as much of it as --range, --mapping,
@@ -188,7 +187,6 @@ fn planned_jobs(root: &Root, planner: &Planner, path: &PathBuf) -> anyhow::Resul
         let Target { id, pidfd } = Target::reopen(root, &plan.target)?;
         let memory = LinuxMemory::open(root, id.pid, pidfd)?;
         let plan = planner.renew(plan, &memory)?;
-        planner.promise(&plan);
         anyhow::Ok(Job { memory, plan, undoes: None })
     };
     let mut all = Jobs::default();
@@ -216,7 +214,6 @@ fn undo_job(args: &Args, root: &Root, planner: &Planner, target: Target) -> anyh
     let memory = LinuxMemory::open(root, id.pid, pidfd)?;
     let (filter, sharing) = (args.wish.filter(), args.wish.sharing());
     let plan = planner.plan_back(&id, &memory, record.passes_back(), &filter, sharing)?;
-    planner.promise(&plan);
     Ok(Job { memory, plan, undoes: Some(record) })
 }
 

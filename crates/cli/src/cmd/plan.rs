@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(if refused { Exit::SomeStayed } else { Exit::Done })
 }
 
-/// Opens the memory of a target and plans what `wish` asks for, after all that was planned before.
+/// Opens the memory of a target and plans what `wish` asks for.
 pub(crate) fn plan_one(
     root: &Root,
     planner: &Planner,
@@ -63,6 +63,5 @@ pub(crate) fn plan_one(
     let Target { id, pidfd } = target;
     let memory = LinuxMemory::open(root, id.pid, pidfd)?;
     let plan = planner.plan(&id, &memory, wish, depth)?;
-    planner.promise(&plan);
     Ok((memory, plan))
 }

@@ -77,20 +77,6 @@ enum SizeArg {
 }
 
 impl WishArgs {
-    /// The names of all of them.
-    pub(crate) const NAMES: [&str; 10] = [
-        "from",
-        "to",
-        "interleave",
-        "near_cpus",
-        "range",
-        "mapping",
-        "kind",
-        "page_size",
-        "limit",
-        "include_shared",
-    ];
-
     /// Whether a route was named.
     pub(crate) fn is_named(&self) -> bool {
         self.to.is_some() || self.interleave.is_some() || self.near_cpus
