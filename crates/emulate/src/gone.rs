@@ -15,6 +15,8 @@ use linux::{ReadError, Root};
 use machine::Node;
 use model::FileId;
 
+use crate::namespace;
+use crate::process::Process;
 use crate::settle::FileKey;
 use crate::world::World;
 
@@ -38,9 +40,9 @@ impl World {
         }
         let segments = segments(self.processes.keys().copied());
         gone.retain(|it| !is_segment(it) || segments.as_ref().is_some_and(|all| !is_in(all, it)));
-        for &pid in self.processes.keys() {
-            let Some(used) = inodes_in_use(pid) else { return 0 };
-            gone.retain(|it| !is_in(&used, it) && !has_path(pid, it));
+        for process in self.processes.values() {
+            let Some(seen) = Seen::by(process) else { return 0 };
+            gone.retain(|it| !is_in(&seen.inodes, it) && !seen.has_path(it));
         }
         let mut freed = 0;
         for it in gone {
@@ -84,20 +86,45 @@ fn is_segment(it: &Unmapped) -> bool {
     it.name.starts_with("/SYSV")
 }
 
-/// Whether a path that a process sees leads to a file. One that was renamed since is not found.
-fn has_path(pid: u32, it: &Unmapped) -> bool {
-    let found = fs::symlink_metadata(format!("/proc/{pid}/root{}", it.name));
-    found.is_ok_and(|found| found.ino() == it.key.1)
+/// What a process has.
+struct Seen {
+    /// A thread that lives, in whose files it is seen; none: the process is ending.
+    tid: Option<u32>,
+    /// Of the files that are mapped or open.
+    inodes: BTreeSet<u64>,
 }
 
-/// Inodes of the files that a process has mapped or open; `None`: it does not let us see.
-fn inodes_in_use(pid: u32) -> Option<BTreeSet<u64>> {
-    let mappings = match maps::read(&Root::default(), pid) {
-        Err(ReadError::NoProcess { .. }) => return Some(BTreeSet::new()),
-        result => result.ok()?,
-    };
-    let mut inodes: BTreeSet<u64> = mappings.iter().map(|mapping| mapping.inode).collect();
-    let descriptors = match fs::read_dir(format!("/proc/{pid}/fdinfo")) {
+impl Seen {
+    /// `None`: the process does not let us see. The first thread may have ended before the others, and
+    /// shows nothing then.
+    fn by(process: &Process) -> Option<Self> {
+        for &tid in process.threads.keys() {
+            let mappings = match maps::read(&Root::default(), tid) {
+                Err(ReadError::NoProcess { .. }) => continue,
+                result => result.ok()?,
+            };
+            if mappings.is_empty() {
+                continue;
+            }
+            let mut inodes = open_inodes(tid)?;
+            inodes.extend(mappings.iter().map(|mapping| mapping.inode));
+            return Some(Self { tid: Some(tid), inodes });
+        }
+        Some(Self { tid: None, inodes: BTreeSet::new() })
+    }
+
+    /// Whether a path leads to a file. One that was renamed since is not found.
+    fn has_path(&self, it: &Unmapped) -> bool {
+        let Some(tid) = self.tid else { return false };
+        let found = fs::symlink_metadata(format!("/proc/{tid}/root{}", it.name));
+        found.is_ok_and(|found| found.ino() == it.key.1)
+    }
+}
+
+/// Inodes of the files that a thread has open; `None`: it does not let us see.
+fn open_inodes(tid: u32) -> Option<BTreeSet<u64>> {
+    let mut inodes = BTreeSet::new();
+    let descriptors = match fs::read_dir(format!("/proc/{tid}/fdinfo")) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Some(inodes),
         result => result.ok()?,
     };
@@ -112,12 +139,10 @@ fn inodes_in_use(pid: u32) -> Option<BTreeSet<u64>> {
 
 /// The segments of shmget(2) that exist, by the inodes of their files, which are their identifiers.
 /// `None`: some process has others than we.
-fn segments(pids: impl Iterator<Item = u32>) -> Option<BTreeSet<u64>> {
-    let own = fs::read_link("/proc/self/ns/ipc").ok()?;
-    for pid in pids {
-        if fs::read_link(format!("/proc/{pid}/ns/ipc")).ok()? != own {
-            return None;
-        }
+fn segments(mut pids: impl Iterator<Item = u32>) -> Option<BTreeSet<u64>> {
+    let own = namespace::of(std::process::id(), "ipc")?;
+    if pids.any(|pid| namespace::of(pid, "ipc") != Some(own)) {
+        return None;
     }
     let text = Root::default().read("proc/sysvipc/shm").ok()?;
     let lines = text.lines().skip(1);

@@ -19,6 +19,7 @@
 //! | `first_touch` | pages that are known to be the first thread's, and not placed yet |
 //! | `gone` | which files in memory no longer exist |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
+//! | `namespace` | which namespace of a kind a thread is in |
 //! | `pids` | what a pid of a caller in another pid namespace is here |
 //! | `target` | the process that a call is about, and who may look into whom |
 //! | `user` | the memory of a program that waits in a call |
@@ -58,6 +59,7 @@ mod gone;
 mod image;
 mod keeper;
 mod launch;
+mod namespace;
 mod pids;
 mod process;
 mod remap;

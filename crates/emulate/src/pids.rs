@@ -5,12 +5,10 @@
 //!
 //! Source: pid_namespaces(7); proc(5), `NSpid`.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-
 use linux::Root;
 use linux::proc::status;
 
+use crate::namespace;
 use crate::world::World;
 
 /// A number that the kernel gives nobody: more than the limit of `/proc/sys/kernel/pid_max`.
@@ -22,12 +20,12 @@ pub(crate) fn here(world: &mut World, process: u32, caller: u32, pid: i32) -> i3
         return pid;
     }
     let Some(level) = numbers(caller).len().checked_sub(1) else { return pid };
-    let own = namespace(caller);
+    let own = namespace::of(caller, "pid");
     let is_meant = |tid: u32| {
         let all = numbers(tid);
         let is_named = all.get(level).is_some_and(|&number| i32::try_from(number) == Ok(pid));
         // One that is in a namespace further in has a number in the caller's, too.
-        is_named && (all.len() > level + 1 || namespace(tid) == own)
+        is_named && (all.len() > level + 1 || namespace::of(tid, "pid") == own)
     };
     let met = world.processes.values().flat_map(|process| process.threads.keys().copied());
     let found = std::iter::once(caller).chain(met).find(|&tid| is_meant(tid));
@@ -43,10 +41,4 @@ fn is_apart(world: &mut World, pid: u32) -> bool {
 /// The numbers of a thread, from our namespace to its own; none: it has ended.
 fn numbers(tid: u32) -> Vec<u32> {
     status::read(&Root::default(), tid).map(|status| status.namespace_pids).unwrap_or_default()
-}
-
-/// The number of a thread's pid namespace; `None`: it may not be seen.
-fn namespace(tid: u32) -> Option<u64> {
-    // The file itself leads to the namespace, whose number is its inode's.
-    Some(fs::metadata(format!("/proc/{tid}/ns/pid")).ok()?.ino())
 }

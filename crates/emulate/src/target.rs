@@ -17,6 +17,7 @@ use model::{Credentials, Errno, Machine, TaskId};
 
 use crate::call::int;
 use crate::call::{Answer, Call};
+use crate::namespace;
 use crate::world::World;
 
 /// Makes a call of `caller` that is about process `pid` (0: the caller's own) once that process is
@@ -100,18 +101,13 @@ fn end_if_dead(world: &mut World, pid: u32) {
 /// they have in a user namespace.
 pub(crate) fn credentials(status: &Status, may_be_privileged: bool) -> Credentials {
     let [real, effective, saved, _] = status.uids;
-    let in_ours = || user_namespace(status.pid) == user_namespace(std::process::id());
+    let in_ours = || namespace::of(status.pid, "user") == namespace::of(std::process::id(), "user");
     let has = |capability| may_be_privileged && status.is_capable(capability) && in_ours();
     Credentials {
         uids: [real, effective, saved],
         sys_nice: has(Status::CAP_SYS_NICE),
         sys_ptrace: has(Status::CAP_SYS_PTRACE),
     }
-}
-
-fn user_namespace(pid: u32) -> Option<u64> {
-    // The file itself leads to the namespace, whose number is its inode's.
-    Some(fs::metadata(format!("/proc/{pid}/ns/user")).ok()?.ino())
 }
 
 /// The files of a process that is not dumpable are root's; of root's own it cannot be told.
