@@ -44,7 +44,12 @@ impl Explain {
     }
 
     /// Tells one call.
-    pub(crate) fn call(&mut self, call: &Call, answer: Answer, moves: &[Explained]) {
+    pub(crate) fn call(
+        &mut self,
+        call: &Call,
+        answer: Answer,
+        moves: &[Explained],
+    ) -> io::Result<()> {
         let mut text = told(call, answer);
         for explained in moves {
             let path = explained.to_string().replace('\n', "\n  ").replace("    ", "  ");
@@ -52,8 +57,7 @@ impl Explain {
             let _ = write!(text, "\n  {path}");
         }
         text.push('\n');
-        // Nobody reads it any more: the program goes on.
-        let _ = self.sink.write_all(text.as_bytes());
+        self.sink.write_all(text.as_bytes())
     }
 }
 

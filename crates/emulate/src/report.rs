@@ -114,7 +114,7 @@ impl Recorder {
     /// A call was answered, and moved these pages.
     pub(crate) fn answered(
         &mut self,
-        world: &World,
+        world: &mut World,
         call: &Call,
         answer: Answer,
         moves: &[Explained],
@@ -126,7 +126,8 @@ impl Recorder {
             self.keep_policy(call, answer);
             self.keep_moves(call, answer, moves);
             if now >= self.next_look {
-                self.look(world, target::process_about(world, call));
+                let pid = target::process_about(world, call);
+                self.look(world, pid);
                 let after = Instant::now();
                 self.next_look = after + (after - now) * LOOK_PART;
             }

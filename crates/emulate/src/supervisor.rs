@@ -197,17 +197,20 @@ impl Supervisor {
     fn tell(&mut self, call: &Call, answer: Answer) {
         let events = self.world.machine.take_events();
         if let Some(tracers) = &mut self.tracers {
-            tracers.tell(&self.world, call, &events);
+            tracers.tell(&mut self.world, call, &events);
         }
         let moves = model::explain(&events);
         if let Some(explain) = &mut self.explain
             && answer != Answer::Continue
             && calls::is_numa_call(call)
+            && let Err(error) = explain.call(call, answer, &moves)
         {
-            explain.call(call, answer, &moves);
+            // The program goes on.
+            crate::say(&format!("from here on calls are not told: cannot write them: {error}"));
+            self.explain = None;
         }
         if let Some(recorder) = &mut self.recorder {
-            recorder.answered(&self.world, call, answer, &moves);
+            recorder.answered(&mut self.world, call, answer, &moves);
         }
     }
 

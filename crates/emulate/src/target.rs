@@ -18,6 +18,7 @@ use model::{Credentials, Errno, Machine, TaskId};
 use crate::call::int;
 use crate::call::{Answer, Call};
 use crate::namespace;
+use crate::pids;
 use crate::world::World;
 
 /// Makes a call of `caller` that is about process `pid` (0: the caller's own) once that process is
@@ -54,9 +55,12 @@ pub(crate) fn call_about(
 }
 
 /// The process whose memory a call is about.
-pub(crate) fn process_about(world: &World, call: &Call) -> u32 {
+pub(crate) fn process_about(world: &mut World, call: &Call) -> u32 {
+    let caller = world.process_of_met(call.tid).unwrap_or(call.tid);
     let named = match call.number {
-        libc::SYS_move_pages | libc::SYS_migrate_pages => u32::try_from(int(call.args[0])).ok(),
+        libc::SYS_move_pages | libc::SYS_migrate_pages => {
+            u32::try_from(pids::here(world, caller, call.tid, int(call.args[0]))).ok()
+        }
         _ => None,
     };
     let thread = named.filter(|&pid| pid != 0).unwrap_or(call.tid);

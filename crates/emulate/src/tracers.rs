@@ -133,7 +133,7 @@ impl Tracers {
     }
 
     /// Tells what a call moved, before its caller goes on.
-    pub(crate) fn tell(&mut self, world: &World, call: &Call, events: &[model::Event]) {
+    pub(crate) fn tell(&mut self, world: &mut World, call: &Call, events: &[model::Event]) {
         let is_end = |event: &&model::Event| matches!(event, model::Event::MigratePages { .. });
         let ended: Vec<_> = events.iter().filter(is_end).collect();
         if ended.is_empty() {
@@ -266,7 +266,7 @@ struct Whose {
 }
 
 impl Whose {
-    fn of(world: &World, call: &Call) -> Self {
+    fn of(world: &mut World, call: &Call) -> Self {
         let caller = owner(world.process_of_met(call.tid).unwrap_or(call.tid));
         let cpu = world.task(call.tid).and_then(|task| world.machine.cpu(task));
         let occasion = Occasion {

@@ -2,6 +2,7 @@
 //!
 //! One file a move, one JSON document a line: a head that names the target and the mappings, then
 //! the runs that moved. It is flushed after each chunk, so that a killed pagetide leaves a true one.
+//! A sweep moves in one call what can be told only after it: what it may move is written down before.
 //! Undo makes a plan of it; pages that have gone elsewhere since, and mappings that others have taken
 //! the place of, are not in that plan's way: the mover leaves them alone.
 
@@ -32,6 +33,21 @@ struct MovedRun {
     range: AddrRange,
     from: NodeId,
     to: NodeId,
+}
+
+/// Each further line of a journal.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Moved(MovedRun),
+    /// What a sweep may move. Undo leaves alone what it has not moved.
+    Sweeping {
+        sweeping: Vec<MovedRun>,
+    },
+    /// What that sweep has moved; it stands for all lines before it.
+    Swept {
+        swept: Vec<MovedRun>,
+    },
 }
 
 /// Why a journal could not be written or read.
@@ -74,7 +90,7 @@ pub struct Journal {
     out: BufWriter<File>,
     /// The first write that failed; later ones are not tried.
     failed: Option<io::Error>,
-    runs: u64,
+    runs: usize,
 }
 
 impl Journal {
@@ -112,9 +128,26 @@ impl Journal {
     /// Writes down pages that moved to `lane.to`.
     pub(crate) fn record(&mut self, lane: &Lane, moved: &[Piece]) {
         for run in join_runs(moved, lane) {
-            self.write(&run);
+            self.write(&Line::Moved(run));
             self.runs += 1;
         }
+        self.flush();
+    }
+
+    /// Writes down what a sweep may move, before it does. Nothing has moved before.
+    pub(crate) fn begin_sweep(&mut self, lane: &Lane, pieces: &[Piece]) {
+        let sweeping = join_runs(pieces, lane);
+        let runs = sweeping.len();
+        self.write(&Line::Sweeping { sweeping });
+        self.flush();
+        self.runs = if self.has_failed() { 0 } else { runs };
+    }
+
+    /// Writes down what the sweep has moved.
+    pub(crate) fn end_sweep(&mut self, lane: &Lane, moved: &[Piece]) {
+        let swept = join_runs(moved, lane);
+        self.runs = swept.len();
+        self.write(&Line::Swept { swept });
         self.flush();
     }
 
@@ -145,8 +178,10 @@ impl Journal {
     ///
     /// The first write that failed: the move can then not be undone in whole.
     pub fn finish(mut self) -> Result<(), JournalError> {
-        let result = self.failed.take().map_or_else(|| self.out.flush(), Err);
-        let result = if self.runs == 0 { fs::remove_file(&self.path) } else { result };
+        let mut result = self.failed.take().map_or_else(|| self.out.flush(), Err);
+        if self.runs == 0 {
+            result = result.and(fs::remove_file(&self.path));
+        }
         result.map_err(|source| JournalError::Io { what: "write", path: self.path.clone(), source })
     }
 }
@@ -211,7 +246,8 @@ impl Record {
         let mut runs = Vec::with_capacity(lines.len());
         for (at, line) in lines.iter().enumerate().skip(1) {
             match serde_json::from_str(line) {
-                Ok(run) => runs.push(run),
+                Ok(Line::Moved(run)) => runs.push(run),
+                Ok(Line::Sweeping { sweeping: all } | Line::Swept { swept: all }) => runs = all,
                 Err(error) if error.is_eof() && at + 1 == lines.len() => {}
                 Err(error) => return Err(malformed(at, error)),
             }
@@ -288,6 +324,15 @@ mod tests {
 
     fn node(raw: u16) -> NodeId {
         NodeId::new(raw).unwrap()
+    }
+
+    impl Journal {
+        /// A journal on a full disk, under a name that nobody has.
+        pub(crate) fn that_fails() -> Self {
+            let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let path = "/dev/full/record".into();
+            Self { path, out: BufWriter::new(full), failed: None, runs: 0 }
+        }
     }
 
     fn record(journal: &mut Journal, pages: &[(u64, u16)], to: u16) {
@@ -411,9 +456,7 @@ mod tests {
 
     #[test]
     fn a_journal_says_as_soon_as_a_write_has_failed() {
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let out = BufWriter::new(full);
-        let mut journal = Journal { path: "/dev/full".into(), out, failed: None, runs: 0 };
+        let mut journal = Journal::that_fails();
         assert!(!journal.has_failed());
         record(&mut journal, &[(1, 0)], 1);
         assert!(journal.has_failed());

@@ -14,7 +14,7 @@ use linux::ReadError;
 use linux::calls::MoveError;
 use machine::Bytes;
 
-use crate::feed::{Batch, Feed, Lane, MAX_ROUNDS, Next, Piece};
+use crate::feed::{Batch, Feed, MAX_ROUNDS, Next, Piece};
 use crate::journal::Journal;
 use crate::memory::Memory;
 use crate::outcome::{Cause, End, Outcome, nanoseconds};
@@ -90,13 +90,14 @@ impl<'a> Mover<'a> {
     pub fn run(&self, mut journal: Option<&mut Journal>) -> Result<Outcome, ReadError> {
         let began = Instant::now();
         let mut outcome = Outcome::new(self.memory.pid());
-        let swept = if self.may_sweep() { sweep(self.memory, self.plan)? } else { None };
+        let mut swept = None;
+        if self.may_sweep() {
+            swept = sweep(self.memory, self.plan, journal.as_deref_mut())?;
+            self.stop_without_record(journal.as_deref());
+        }
         if let Some(swept) = &swept {
             swept.book(&mut outcome);
             self.report(&outcome, swept.found_pages, began);
-            if let Some(journal) = &mut journal {
-                self.put_on_record(journal, &swept.lane, &swept.arrived);
-            }
         }
         let filter = &self.plan.filter;
         let passes = swept.as_ref().map_or(&self.plan.passes, |swept| &swept.rest);
@@ -135,9 +136,8 @@ impl<'a> Mover<'a> {
     }
 
     /// What cannot be put on record cannot be undone: nothing more is moved then.
-    fn put_on_record(&self, journal: &mut Journal, lane: &Lane, moved: &[Piece]) {
-        journal.record(lane, moved);
-        if journal.has_failed() {
+    fn stop_without_record(&self, journal: Option<&Journal>) {
+        if journal.is_some_and(Journal::has_failed) {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -242,7 +242,8 @@ impl<'a> Worker<'a, '_> {
         }
         books.settled(batch, settled, untried);
         if let Some(journal) = &mut books.journal {
-            self.mover.put_on_record(journal, &batch.lane, &settled.moved);
+            journal.record(&batch.lane, &settled.moved);
+            self.mover.stop_without_record(Some(journal));
         }
         self.mover.report(&books.outcome, batch.pages(), self.began);
         self.returned.notify_all();

@@ -6,7 +6,8 @@
 //! says nothing of single pages. So it is made only for a plan that leaves no page out and has just
 //! been made, and for no more than [`LARGEST`](crate::look::LARGEST). What the plan's survey saw is compared with the
 //! kernel's counts afterwards; only where those differ is every page looked at again. Where pages are
-//! left, the mover goes on page by page, and finds out why.
+//! left, the mover goes on page by page, and finds out why. The journal has what the call may move
+//! before it is made, and what it has moved afterwards.
 //!
 //! Called by the mover before its first chunk. Source:
 //! behaviour spec 2.
@@ -19,6 +20,7 @@ use linux::calls::MoveError;
 use machine::{AddrRange, NodeId};
 
 use crate::feed::{Lane, Piece};
+use crate::journal::Journal;
 use crate::look::{Look, Part};
 use crate::memory::Memory;
 use crate::outcome::Outcome;
@@ -28,10 +30,9 @@ use crate::survey::for_each_run;
 
 /// What a sweep did. Counts are base pages.
 pub(crate) struct Sweep {
-    /// What all that arrived has in common; its pages count as base pages, whatever moved as one.
-    pub(crate) lane: Lane,
-    /// Pages that arrived.
-    pub(crate) arrived: Vec<Piece>,
+    to: NodeId,
+    /// Pages that arrived: base pages, whatever moved as one.
+    arrived: Vec<Piece>,
     /// Pages on a source node before.
     pub(crate) found_pages: u64,
     /// The ranges in which pages are left.
@@ -45,50 +46,49 @@ pub(crate) struct Sweep {
     placement: BTreeMap<NodeId, u64>,
 }
 
-/// Makes the sweep of `plan`; `None` when the plan does not come to one, or the kernel would not have
-/// it, and nothing has moved.
+/// Makes the sweep of `plan`; `None` when the plan does not come to one, the kernel would not have it,
+/// or it cannot be put on record, and nothing has moved.
 ///
 /// # Errors
 ///
 /// What reading the target gave.
-pub(crate) fn sweep(memory: &dyn Memory, plan: &Plan) -> Result<Option<Sweep>, ReadError> {
+pub(crate) fn sweep(
+    memory: &dyn Memory,
+    plan: &Plan,
+    mut journal: Option<&mut Journal>,
+) -> Result<Option<Sweep>, ReadError> {
     let ([pass], Some(look)) = (plan.passes.as_slice(), &plan.look) else { return Ok(None) };
     if !look.is_fit() || !memory.is_alive() {
         return Ok(None);
     }
-    let began = Instant::now();
-    let result = memory.migrate_pages(&pass.from, look.to, plan.sharing);
-    let mut sweep = Sweep::new(look, pass, began.elapsed());
-    match result {
-        // How many pages stayed is not exact on any kernel, and which is not said.
-        Ok(()) | Err(MoveError::NoMemory { .. } | MoveError::TargetGone { .. }) => {}
-        Err(_) => return Ok(None),
-    }
-    // Without the counts every page is looked at.
-    let counts = memory.pages_by_node().unwrap_or_default();
-    for (mapping, range) in pass.parts(&memory.mappings()?) {
-        let Some(part) = look.part(range) else { continue };
-        match counts.get(&range.start()) {
-            Some(counts) if part.has_arrived(counts, look.to, &pass.from) => {
-                sweep.close(part, counts)
-            }
-            _ => {
-                let mut left_pages = 0;
-                for_each_run(memory, &mapping, range, |run| {
-                    left_pages += sweep.look_at(&run, part, pass);
-                })?;
-                let (mapping, file) = (mapping.name, mapping.file);
-                sweep.leave(PlannedRange { range, mapping, file, pages: left_pages });
-            }
+    let lane = Lane { round: 1, shared: false, to: look.to, size: PageSize::Base };
+    if let Some(journal) = &mut journal {
+        let away = look.parts.iter().flat_map(|part| &part.away);
+        journal.begin_sweep(&lane, &away.map(whole).collect::<Vec<_>>());
+        if journal.has_failed() {
+            return Ok(None);
         }
     }
-    Ok(Some(sweep))
+    let began = Instant::now();
+    let result = memory.migrate_pages(&pass.from, look.to, plan.sharing);
+    let took = began.elapsed();
+    let swept = match result {
+        // How many pages stayed is not exact on any kernel, and which is not said.
+        Ok(()) | Err(MoveError::NoMemory { .. } | MoveError::TargetGone { .. }) => {
+            Some(Sweep::find_out(memory, look, pass, took)?)
+        }
+        Err(_) => None,
+    };
+    if let Some(journal) = journal {
+        journal.end_sweep(&lane, swept.as_ref().map_or(&[], |swept| &swept.arrived));
+    }
+    Ok(swept)
 }
 
 impl Sweep {
     fn new(look: &Look, pass: &PlannedPass, took: Duration) -> Self {
         Self {
-            lane: Lane { round: 1, shared: false, to: look.to, size: PageSize::Base },
+            to: look.to,
             arrived: Vec::new(),
             found_pages: look.pages,
             left_pages: 0,
@@ -99,10 +99,38 @@ impl Sweep {
         }
     }
 
+    /// Holds what the look saw against where the pages are after the call.
+    fn find_out(
+        memory: &dyn Memory,
+        look: &Look,
+        pass: &PlannedPass,
+        took: Duration,
+    ) -> Result<Self, ReadError> {
+        let mut sweep = Self::new(look, pass, took);
+        // Without the counts every page is looked at.
+        let counts = memory.pages_by_node().unwrap_or_default();
+        for (mapping, range) in pass.parts(&memory.mappings()?) {
+            let Some(part) = look.part(range) else { continue };
+            match counts.get(&range.start()) {
+                Some(counts) if part.has_arrived(counts, look.to, &pass.from) => {
+                    sweep.close(part, counts)
+                }
+                _ => {
+                    let mut left_pages = 0;
+                    for_each_run(memory, &mapping, range, |run| {
+                        left_pages += sweep.look_at(&run, part, pass);
+                    })?;
+                    let (mapping, file) = (mapping.name, mapping.file);
+                    sweep.leave(PlannedRange { range, mapping, file, pages: left_pages });
+                }
+            }
+        }
+        Ok(sweep)
+    }
+
     /// All of a part has arrived.
     fn close(&mut self, part: &Part, counts: &BTreeMap<NodeId, u64>) {
-        let piece = |run: &Run| piece(run, run.range());
-        self.arrived.extend(part.away.iter().map(piece));
+        self.arrived.extend(part.away.iter().map(whole));
         self.already_there_pages += part.home_pages;
         for (node, pages) in counts {
             *self.placement.entry(*node).or_default() += pages;
@@ -113,7 +141,7 @@ impl Sweep {
     fn look_at(&mut self, now: &Run, part: &Part, pass: &PlannedPass) -> u64 {
         let known = overlaps(&part.away, now.range());
         let known_pages: u64 = known.clone().map(|(_, range)| range.pages()).sum();
-        if now.node == self.lane.to {
+        if now.node == self.to {
             self.arrived.extend(known.map(|(run, range)| piece(run, range)));
             self.already_there_pages += now.pages.saturating_sub(known_pages);
         }
@@ -147,6 +175,10 @@ impl Sweep {
     }
 }
 
+fn whole(run: &Run) -> Piece {
+    piece(run, run.range())
+}
+
 fn piece(run: &Run, range: AddrRange) -> Piece {
     Piece { start: range.start(), count: range.pages(), from: run.node, kind: run.kind }
 }
@@ -166,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::filter::Filter;
-    use crate::journal::{Journal, Record};
+    use crate::journal::Record;
     use crate::look::{FRESH, LARGEST};
     use crate::memory::Sharing;
     use crate::memory::fake::{FakeMemory, node};
@@ -234,7 +266,7 @@ mod tests {
         };
         memory.mappings = vec![mapping(first, 2, "[heap]"), mapping(second, 2, "[anon]")];
         let plan = plan(&memory, Filter::default());
-        let swept = sweep(&memory, &plan).unwrap().unwrap();
+        let swept = sweep(&memory, &plan, None).unwrap().unwrap();
         let left: Vec<_> = swept.rest[0].ranges.iter().map(|range| &range.mapping).collect();
         assert_eq!(left, ["[anon]"]);
         assert_eq!(swept.placement, BTreeMap::from([(node(1), 2)]));
@@ -248,7 +280,7 @@ mod tests {
             Filter { range: Some(first_half), ..Filter::default() },
             Filter { limit: Some(Bytes::from_pages(4)), ..Filter::default() },
         ] {
-            assert!(sweep(&memory, &plan(&memory, filter)).unwrap().is_none());
+            assert!(sweep(&memory, &plan(&memory, filter), None).unwrap().is_none());
         }
         assert_eq!(memory.nodes(), "000000");
         assert!(calls(&memory).is_empty());
@@ -263,7 +295,7 @@ mod tests {
         let mut old = fresh;
         old.look = old.look.map(|look| Look { taken: look.taken - FRESH, ..look });
         for plan in [from_file, old] {
-            assert!(sweep(&memory, &plan).unwrap().is_none());
+            assert!(sweep(&memory, &plan, None).unwrap().is_none());
         }
         assert!(calls(&memory).is_empty());
     }
@@ -276,7 +308,7 @@ mod tests {
         let run = Run { pages: LARGEST.pages() - 1, ..look.parts[0].away[0] };
         look.add(&run, &plan.passes[0].from);
         assert!(!look.is_fit() && look.parts[0].away.len() == 1);
-        assert!(sweep(&memory, &Plan { look: Some(look), ..plan }).unwrap().is_none());
+        assert!(sweep(&memory, &Plan { look: Some(look), ..plan }, None).unwrap().is_none());
     }
 
     #[test]
@@ -308,7 +340,7 @@ mod tests {
     #[test]
     fn nothing_to_move_is_no_call() {
         let memory = fake("1111");
-        assert!(sweep(&memory, &plan(&memory, Filter::default())).unwrap().is_none());
+        assert!(sweep(&memory, &plan(&memory, Filter::default()), None).unwrap().is_none());
         assert!(calls(&memory).is_empty());
     }
 
@@ -358,5 +390,48 @@ mod tests {
         let back = Plan { passes: record.passes_back(), look: None, ..plan };
         assert_eq!(run(&memory, &back, None).moved_pages, 3);
         assert_eq!(memory.nodes(), "0010");
+    }
+
+    #[test]
+    fn a_sweep_that_does_not_return_can_be_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = fake("00-010");
+        let plan = plan(&memory, Filter::default());
+        let (path, copy) = (folder.path().to_owned(), folder.path().join("as killed"));
+        let aside = copy.clone();
+        memory.before_migration = Some(Box::new(move || {
+            let record = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap();
+            std::fs::create_dir(&aside).unwrap();
+            std::fs::copy(record.path(), aside.join(record.file_name())).unwrap();
+        }));
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        run(&memory, &plan, Some(&mut journal));
+        assert_eq!(memory.nodes(), "11-111");
+        let record = Record::last_of(&copy, &plan.target).unwrap();
+        let back = Plan { passes: record.passes_back(), look: None, ..plan };
+        run(&memory, &back, None);
+        assert_eq!(memory.nodes(), "00-010");
+    }
+
+    #[test]
+    fn a_sweep_that_cannot_be_put_on_record_is_not_made() {
+        let memory = fake("0000");
+        let plan = plan(&memory, Filter::default());
+        let mut journal = Journal::that_fails();
+        let outcome = run(&memory, &plan, Some(&mut journal));
+        assert_eq!((memory.nodes().as_str(), calls(&memory).len()), ("0000", 0));
+        assert_eq!((outcome.end, outcome.moved_pages), (End::Interrupted, 0));
+        assert!(journal.finish().unwrap_err().to_string().contains("No space"));
+    }
+
+    #[test]
+    fn a_sweep_that_the_kernel_would_not_have_leaves_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = FakeMemory { can_migrate: false, ..fake("0000") };
+        let plan = plan(&memory, Filter::default());
+        let mut journal = Journal::begin(folder.path(), &plan).unwrap();
+        assert!(sweep(&memory, &plan, Some(&mut journal)).unwrap().is_none());
+        journal.finish().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The way back.
 
 use crate::host::Host;
-use crate::moves::{About, move_pages, outcome_of};
+use crate::moves::{About, Move, move_pages, outcome_of};
 use crate::said::refusal;
 use crate::target::Target;
 
@@ -12,6 +12,7 @@ on_each_kernel_and_emulated! {
         a_move_without_a_record_cannot_be_undone
         moves_are_undone_one_by_one_from_the_last
         a_huge_page_that_moved_for_a_part_of_it_goes_back
+        a_move_of_a_whole_process_that_is_killed_midway_is_undone
         undo_takes_what_the_filters_let_through_and_the_rest_later
     }
 }
@@ -87,5 +88,15 @@ fn undo_takes_what_the_filters_let_through_and_the_rest_later(host: &Host) {
     assert_eq!(target.where_is("a"), "0*256");
     assert_eq!(target.where_is("t"), "0*1024");
     refusal(&host.pagetide(&format!("move {} --undo", target.pid)), 2);
+    target.check();
+}
+
+fn a_move_of_a_whole_process_that_is_killed_midway_is_undone(host: &Host) {
+    let mut target = Target::start(host, "--on-node 0 a=anon:160M");
+    let moving = Move::start(host, &target, "--to 1");
+    moving.stop_midway(1);
+    moving.mover.kill();
+    outcome_of(host, &target, "--undo");
+    assert_eq!(target.where_is("a"), "0*40960");
     target.check();
 }

@@ -27,6 +27,15 @@ fn calls_can_be_told_to_a_file() {
 }
 
 #[test]
+fn that_calls_cannot_be_told_any_more_is_told_once_and_the_program_goes_on() {
+    let output = run(&["--explain=/dev/full", "--", subject(), "set bind 1; set bind 0; cpu"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("calls are not told").count(), 1, "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+}
+
+#[test]
 fn a_file_that_is_shown_by_its_call_is_not_told_as_a_numa_call() {
     let online = "/sys/devices/system/node/online";
     let output = run(&["--files", "injected", "--explain", "--", "cat", online]);

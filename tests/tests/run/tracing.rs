@@ -211,3 +211,11 @@ fn events_are_told_to_processes_of_the_run_alone() {
         assert!(said.contains("supervisor does not answer"), "{said}");
     }
 }
+
+#[test]
+fn whose_pages_moved_is_told_of_pids_of_a_pid_namespace_too() {
+    let inside = "sleep 60 & while ! migratepages $! 0 1; do sleep .1; done; kill $!";
+    let said =
+        on_two_sockets("mounts", &format!("begin; unshare -Urpf sh -c '{inside}'; shown; end"));
+    assert!(said.contains("pages of sleep "), "{said}");
+}

@@ -41,6 +41,8 @@ pub(crate) struct FakeMemory {
     pub(crate) dies_at_call: Option<usize>,
     /// Whether the caller may migrate the process as a whole.
     pub(crate) can_migrate: bool,
+    /// Called before the process is migrated as a whole.
+    pub(crate) before_migration: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 pub(crate) fn node(raw: u16) -> NodeId {
@@ -75,6 +77,7 @@ impl FakeMemory {
             alive: AtomicBool::new(true),
             dies_at_call: None,
             can_migrate: false,
+            before_migration: None,
         }
     }
 
@@ -246,6 +249,7 @@ impl Memory for FakeMemory {
         if !self.can_migrate {
             return Err(MoveError::NotPrivileged { pid: 1, call: "migrate pages" });
         }
+        self.before_migration.iter().for_each(|call| call());
         let mut open: Vec<(usize, u64)> = {
             let pages = self.pages.lock().unwrap();
             let goes = |page: &FakePage| {
