@@ -66,38 +66,6 @@ pub(crate) fn present(
     }
 }
 
-/// Largest mapping that the model sees whole: it keeps a byte for each page.
-const WHOLE_BYTES_MAX: u64 = 16 << 30;
-/// Of a larger one it sees only these parts, where there are pages.
-const PART_BYTES: u64 = 64 << 20;
-
-/// Makes parts of mappings that are too large (sanitizers map a shadow of the whole address space).
-pub(crate) fn narrow(mappings: Vec<Mirrored>, runs: &[Run]) -> Vec<Mirrored> {
-    let is_large = |mapping: &Mirrored| mapping.end - mapping.start > WHOLE_BYTES_MAX;
-    if !mappings.iter().any(is_large) {
-        return mappings;
-    }
-    let mut parts: Vec<Mirrored> = Vec::new();
-    for mapping in mappings {
-        if !is_large(&mapping) {
-            parts.push(mapping);
-            continue;
-        }
-        let first = runs.partition_point(|run| run.end <= mapping.start);
-        for run in runs[first..].iter().take_while(|run| run.start < mapping.end) {
-            let start = (run.start / PART_BYTES * PART_BYTES).max(mapping.start);
-            let end = run.end.next_multiple_of(PART_BYTES).min(mapping.end);
-            match parts.last_mut() {
-                Some(last) if last.end >= start && last.end > mapping.start => {
-                    last.end = last.end.max(end);
-                }
-                _ => parts.push(mapping.part(start, end)),
-            }
-        }
-    }
-    parts
-}
-
 /// All pages that are in memory, in order, whatever is mapped there.
 ///
 /// # Errors
@@ -211,22 +179,6 @@ mod tests {
         let huge: Vec<_> = runs.iter().map(|run| (run.start, run.flags)).collect();
         let none = ScanFlags::NONE;
         assert_eq!(huge, [(PAGE, none), (HUGE, ScanFlags::HUGE), (2 * HUGE, none)]);
-    }
-
-    #[test]
-    fn of_a_mapping_that_is_too_large_the_parts_with_pages_are_left() {
-        let protection = model::Protection::READ_WRITE;
-        let (start, end) = (1 << 44, 1 << 45);
-        let large = Mirrored { start, end, kind: MapKind::Anon, protection };
-        let small = Mirrored { start: 4096, end: 8192, ..large };
-        let run = |start: u64| Run { start, end: start + PAGE, flags: ScanFlags::NONE };
-        let near = start + PART_BYTES + PAGE;
-        let runs = [run(4096), run(start), run(near), run(end - PAGE)];
-        let parts = narrow(vec![small, large], &runs);
-        let ranges: Vec<_> = parts.iter().map(|part| (part.start, part.end)).collect();
-        let parts = [(start, start + 2 * PART_BYTES), (end - PART_BYTES, end)];
-        assert_eq!(ranges, [&[(4096, 8192)], &parts[..]].concat());
-        assert_eq!(narrow(vec![small], &runs), [small]);
     }
 
     #[test]

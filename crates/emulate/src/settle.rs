@@ -97,7 +97,6 @@ impl World {
         remap::follow(&mut self.machine, task, &mut process.remaps, &mirrored);
         let Some(pagemap) = process.pagemap(tid) else { return Ok(()) };
         let Ok(runs) = scan::present(pagemap, tid, &mirrored) else { return Ok(()) };
-        let mirrored = scan::narrow(mirrored, &runs);
         self.machine.mirror(task, &mirrored);
         let faults = faults
             .into_iter()

@@ -289,3 +289,27 @@ os.wait(); segment.unmap(False)",
     );
     assert_eq!((said.as_str(), told.as_str()), ("1\n", ""));
 }
+
+#[test]
+fn a_reserve_of_terabytes_has_its_policy_also_where_nothing_is_touched() {
+    // As a database makes it: all of it reserved, and a part of it usable.
+    let script = "SIZE = 8 << 40
+p = call(9, 0, SIZE, 0, 0x4022, -1, 0); assert p > 0
+assert map(p, 64 * MIB, 0x32) == p
+assert mbind(p, 1, SIZE) == 0
+touch(p); touch(p + 63 * MIB)
+last = p + SIZE - 4096
+assert call(10, last, 4096, 3) == 0
+touch(last)
+def lines():
+    return {int(line.split()[0], 16): line.split()[1:] for line in open('/proc/self/numa_maps')}
+print(node(p), node(p + 63 * MIB), node(last), lines()[p][0], lines()[last][0], 'N1=1' in lines()[last])
+if os.fork() == 0:
+    print(node(last), mode(last), flush=True); os._exit(0)
+os.wait()
+assert call(28, p, 64 * MIB, 4) == 0
+assert call(11, p + MIB, SIZE - MIB) == 0
+print(p + MIB in lines(), 'bind:1' in lines()[p])";
+    let said = python_on("two-socket", script);
+    assert_eq!(said, "1 1 1 bind:1 bind:1 True\n1 2\nFalse True\n");
+}

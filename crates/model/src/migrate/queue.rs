@@ -88,7 +88,7 @@ impl Machine {
                 let unit = self.unit_pages(vma).max(u64::from(PMD_PAGES));
                 (page / unit + 1) * unit
             } else if self.mm(mm).table(page / Self::UNIT_PAGES).is_none() {
-                (page / Self::UNIT_PAGES + 1) * Self::UNIT_PAGES
+                self.mm(mm).next_with_entry(page).unwrap_or(end)
             } else {
                 page + 1
             };

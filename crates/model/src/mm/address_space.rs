@@ -13,7 +13,8 @@ use crate::mm::vma::{Vma, vm};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MmId(pub(crate) u32);
 
-/// Neighbouring PMD entries. Runs are made where something is mapped, and never shrink.
+/// Neighbouring PMD entries. Runs are made where something is mapped (in a space that is a mirror: where
+/// an entry is written), and never shrink.
 #[derive(Clone, Debug, PartialEq)]
 struct Run {
     /// The first 2 MiB unit: page number divided by 512.
@@ -60,8 +61,14 @@ pub(crate) struct Mm {
     pub(crate) dumpable: bool,
     /// Some VMA was moved by mremap(2).
     pub(crate) has_moved: bool,
+    /// It follows that of another kernel, in which terabytes may be mapped that hold no page: reserves
+    /// of databases and virtual machines, the shadow of a sanitizer.
+    pub(crate) is_mirror: bool,
     pub(crate) scan: MmScan,
 }
+
+/// 2 MiB units of a run that is made where an entry is written.
+const PART_UNITS: u64 = 32;
 
 /// Why a VMA cannot be cut where it would have to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,7 @@ impl Mm {
             users: 1,
             dumpable: true,
             has_moved: false,
+            is_mirror: false,
             scan: MmScan::default(),
         }
     }
@@ -113,7 +121,9 @@ impl Mm {
     pub(crate) fn insert(&mut self, vma: Vma) {
         let at = self.find_from(vma.start);
         assert!(self.vmas.get(at).is_none_or(|next| next.start >= vma.end), "the place is empty");
-        self.cover(vma.start, vma.end);
+        if !self.is_mirror {
+            self.cover(vma.start, vma.end);
+        }
         self.vmas.insert(at, vma);
     }
 
@@ -182,6 +192,20 @@ impl Mm {
         self.runs.insert(from, joined);
     }
 
+    /// Makes a run around a unit that has none.
+    fn cover_part(&mut self, unit: u64) {
+        let part = unit / PART_UNITS * PART_UNITS;
+        let at = self.runs.partition_point(|run| run.first <= unit);
+        let behind = at.checked_sub(1).map(|before| &self.runs[before]);
+        let behind = behind.map_or(0, |run| run.first + run.entries.len() as u64);
+        let ahead = self.runs.get(at).map_or(u64::MAX, |run| run.first);
+        let (first, end) = (part.max(behind), (part + PART_UNITS).min(ahead));
+        let units = index(end - first);
+        let run =
+            Run { first, entries: vec![Entry::NONE; units], hot: vec![0; units << PMD_ORDER] };
+        self.runs.insert(at, run);
+    }
+
     #[inline(always)]
     fn run_of(&self, unit: u64) -> Option<(usize, usize)> {
         let run = self.runs.partition_point(|run| run.first <= unit).checked_sub(1)?;
@@ -197,6 +221,9 @@ impl Mm {
 
     /// Writes a PMD entry; `hot` is the hot byte of each of its pages.
     pub(crate) fn set_pmd(&mut self, unit: u64, entry: Entry, hot: u8) {
+        if self.is_mirror && self.run_of(unit).is_none() {
+            self.cover_part(unit);
+        }
         let (run, at) = self.run_of(unit).expect("a mapped unit is covered by a run");
         self.runs[run].entries[at] = entry;
         self.runs[run].hot[at << PMD_ORDER..(at + 1) << PMD_ORDER].fill(hot);
@@ -255,6 +282,17 @@ impl Mm {
             );
         }
         units
+    }
+
+    /// The first page from `page` on in a 2 MiB unit that has an entry.
+    pub(crate) fn next_with_entry(&self, page: u64) -> Option<u64> {
+        let unit = page >> PMD_ORDER;
+        let from = self.runs.partition_point(|run| run.first + run.entries.len() as u64 <= unit);
+        self.runs[from..].iter().find_map(|run| {
+            let skip = index(unit.saturating_sub(run.first));
+            let at = run.entries[skip..].iter().position(|&entry| entry != Entry::NONE)?;
+            Some(page.max((run.first + (skip + at) as u64) << PMD_ORDER))
+        })
     }
 
     /// All 2 MiB units with an entry.
@@ -331,7 +369,53 @@ impl Machine {
 mod tests {
     use machine::CpuId;
 
-    use crate::{Credentials, KernelVersion, Machine, Options, TaskId};
+    use super::*;
+    use crate::mm::vma::{Backing, Protection, VmaScan};
+    use crate::{Credentials, KernelVersion, Options};
+
+    fn mapped(start: u64, end: u64) -> Vma {
+        Vma {
+            start,
+            end,
+            pgoff: start,
+            moved: 0,
+            backing: Backing::Anon,
+            protection: Protection::READ_WRITE,
+            flags: 0,
+            policy: None,
+            scan: VmaScan::default(),
+        }
+    }
+
+    #[test]
+    fn a_mirror_of_terabytes_holds_runs_only_where_entries_are_written_and_finds_them() {
+        let mut mm = Mm { is_mirror: true, ..Mm::new(FamilyId(0)) };
+        let reserve = (1 << 30, 9 << 30);
+        mm.insert(mapped(reserve.0, reserve.1));
+        assert!(mm.runs.is_empty());
+        let first = reserve.0 >> PMD_ORDER;
+        // Beside each other, and far apart, in no order.
+        let units = [70, 3, 69, 0, 1 << 20, 31, 32, 1 << 23].map(|unit| first + unit);
+        for unit in units {
+            mm.set_pmd(unit, Entry::new(EntryKind::Zero, crate::Pfn(0), 0), 1);
+            assert_eq!(mm.hot_from(unit << PMD_ORDER)[..512], [1; 512]);
+        }
+        let covered: usize = mm.runs.iter().map(|run| run.entries.len()).sum();
+        assert_eq!(covered as u64, 5 * PART_UNITS);
+        assert!(mm.runs.iter().all(|run| run.hot.len() == run.entries.len() << PMD_ORDER));
+        let mut ordered = units;
+        ordered.sort_unstable();
+        let all = mm.units().map(|(unit, _)| unit);
+        assert_eq!(all.collect::<Vec<_>>(), ordered);
+        let (mut found, mut page) = (Vec::new(), reserve.0);
+        while let Some(next) = mm.next_with_entry(page) {
+            found.push(next >> PMD_ORDER);
+            page = next + u64::from(PMD_PAGES);
+        }
+        assert_eq!(found, ordered);
+        let inside = (ordered[0] << PMD_ORDER) + 5;
+        assert_eq!(mm.next_with_entry(inside), Some(inside));
+    }
 
     #[test]
     fn a_thousand_programs_that_each_start_the_next_before_they_end_need_the_room_of_two() {

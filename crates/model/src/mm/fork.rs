@@ -68,6 +68,7 @@ impl Machine {
         let mut copy = Mm::new(original.family);
         copy.dumpable = original.dumpable;
         copy.has_moved = original.has_moved;
+        copy.is_mirror = original.is_mirror;
         copy.scan = original.scan.clone();
         let vmas = original.vmas.clone();
         let child = self.add_address_space(copy);
@@ -97,7 +98,8 @@ impl Machine {
             return;
         }
         let mut page = vma.start;
-        while page < vma.end {
+        while let Some(next) = self.mm(parent).next_with_entry(page).filter(|&it| it < vma.end) {
+            page = next;
             let unit = page >> PMD_ORDER;
             let unit_end = ((unit + 1) << PMD_ORDER).min(vma.end);
             let pmd = self.mm(parent).pmd(unit);
@@ -119,9 +121,13 @@ impl Machine {
         let huge = vma.has(vm::HUGETLB);
         matches!(vma.backing, Backing::File { shared: false, .. })
             && !huge
-            && (vma.start..vma.end).all(|page| {
-                let pfn = self.entry(mm, page).0.mapped();
-                pfn.is_none_or(|pfn| !self.frames.owner(self.frames.head(pfn)).is_anon())
+            && self.mm(mm).units_in(vma.start, vma.end).into_iter().all(|(unit, _)| {
+                let first = unit << PMD_ORDER;
+                let mut pages = first.max(vma.start)..(first + u64::from(PMD_PAGES)).min(vma.end);
+                pages.all(|page| {
+                    let pfn = self.entry(mm, page).0.mapped();
+                    pfn.is_none_or(|pfn| !self.frames.owner(self.frames.head(pfn)).is_anon())
+                })
             })
     }
 

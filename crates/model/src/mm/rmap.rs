@@ -74,7 +74,8 @@ impl Machine {
             holds && self.frames.head(entry.pfn()) == head
         };
         let mut page = start;
-        while page < end {
+        while let Some(next) = self.mm(mm).next_with_entry(page).filter(|&it| it < end) {
+            page = next;
             let unit = page >> PMD_ORDER;
             let unit_end = ((unit + 1) << PMD_ORDER).min(end);
             let pmd = self.mm(mm).pmd(unit);

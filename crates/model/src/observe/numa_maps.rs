@@ -109,7 +109,8 @@ impl Machine {
         let mut counts = Counts::default();
         let unit = self.unit_pages(vma);
         let mut page = pages.start;
-        while page < pages.end {
+        while let Some(next) = self.mm(mm).next_with_entry(page).filter(|&it| it < pages.end) {
+            page = next;
             let (entry, by_pmd) = self.entry(mm, page);
             let whole = by_pmd && !vma.has(vm::HUGETLB);
             let step = if whole { u64::from(PMD_PAGES) - page % Self::UNIT_PAGES } else { unit };

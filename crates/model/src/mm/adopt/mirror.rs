@@ -23,14 +23,6 @@ pub struct Mirrored {
     pub protection: Protection,
 }
 
-impl Mirrored {
-    /// The part of it from `start` to `end`.
-    #[must_use]
-    pub fn part(&self, start: u64, end: u64) -> Self {
-        Self { start, end, kind: shifted(self, start / PAGE_BYTES), ..*self }
-    }
-}
-
 impl Machine {
     /// Makes the mappings of a process equal to `wanted`, which is in order. What is alike already
     /// keeps its policy and its pages.
@@ -40,6 +32,7 @@ impl Machine {
     /// When `task` does not exist or has no memory, or `wanted` overlaps or is no whole pages.
     pub fn mirror(&mut self, task: TaskId, wanted: &[Mirrored]) {
         let mm = self.mm_of(task).expect("a task that runs has memory");
+        self.mm_mut(mm).is_mirror = true;
         for (start, end) in self.surplus(mm, wanted) {
             // A boundary inside a hugetlb page or the vdso cannot be cut: such a mapping stays.
             let _ = self.unmap_range(mm, start, end);
