@@ -14,6 +14,8 @@ use model::{Found, Machine, MapKind, Mirrored};
 
 const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
+/// A mapping from this size on is looked into word by word only if smaps says that it has pages.
+const LARGE: u64 = 16 << 30;
 
 /// Pages that lie together and are alike; bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +107,13 @@ fn by_words(pagemap: &Pagemap, pid: u32, mappings: &[Mirrored]) -> Result<Vec<Ru
     let sizes = smaps::read(&Root::default(), pid)?;
     let mut runs: Vec<Run> = Vec::new();
     for mapping in mappings {
-        let huge_left = sizes
-            .iter()
-            .find(|sizes| sizes.mapping.range.start() == mapping.start)
-            .map_or(Bytes::ZERO, smaps::MappingSizes::anon_huge);
+        let sizes = sizes.iter().find(|sizes| sizes.mapping.range.start() == mapping.start);
+        // The reserve of a database takes terabytes, and has no page.
+        let is_large = mapping.end - mapping.start >= LARGE;
+        if is_large && sizes.is_some_and(|sizes| !sizes.has_pages()) {
+            continue;
+        }
+        let huge_left = sizes.map_or(Bytes::ZERO, smaps::MappingSizes::anon_huge);
         let mut found = words_of(pagemap, mapping)?;
         mark_huge(&mut found, huge_left.get() / HUGE);
         runs.extend(found);

@@ -14,7 +14,7 @@ use linux::frame_trust::tell_nodes;
 use linux::proc::kpageflags::KPageFlags;
 use linux::proc::maps::{self, Device};
 use linux::proc::pagemap::{Pagemap, PagemapEntry, ScanFlags};
-use linux::proc::{mountinfo, numa_maps};
+use linux::proc::{mountinfo, numa_maps, smaps};
 use linux::sys::{MoveFlags, PageRegion, ScanRequest, has_exited};
 use linux::sysfs::frame_map::{self, FrameMap};
 use linux::{ReadError, Root};
@@ -31,6 +31,9 @@ use crate::sharers::file_id;
 
 /// Mappings that hold no pages of the process: the kernel's own, which never migrate.
 const KERNEL_OWN: [&str; 5] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"];
+
+/// A mapping from this size on is asked for in smaps before its pages are looked for one by one.
+const LARGE: Bytes = Bytes::new(16 << 30);
 
 /// How well the pages of the target can be seen, by the rights of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +123,18 @@ impl LinuxMemory {
         }
     }
 
+    /// Reserves of a database or a virtual machine take terabytes. Without a scan there is a word to read
+    /// for each of their pages, which are not there.
+    fn large_and_empty(&self, maps: &[maps::Mapping]) -> BTreeSet<AddrRange> {
+        let is_large = |range: AddrRange| range.bytes() >= LARGE;
+        if self.can_scan || !maps.iter().any(|map| is_large(map.range)) {
+            return BTreeSet::new();
+        }
+        let sizes = smaps::read(&self.root, self.pid).unwrap_or_default();
+        let empty = sizes.iter().filter(|sizes| !sizes.has_pages());
+        empty.map(|sizes| sizes.mapping.range).filter(|&range| is_large(range)).collect()
+    }
+
     fn kind(&self, mapping: &maps::Mapping) -> Kind {
         let shmem = mapping.is_nameless_shmem()
             || self.shmem_devices.contains(&mapping.device)
@@ -160,12 +175,14 @@ impl Memory for LinuxMemory {
         } else {
             Vec::new()
         };
+        let large_and_empty = self.large_and_empty(&maps);
         let numa_of = |start: u64| {
             numa.binary_search_by_key(&start, |line| line.start).ok().map(|at| &numa[at])
         };
         let is_of_interest = |map: &maps::Mapping| {
             let empty = self.pagemap.is_none()
                 && numa_of(map.range.start()).is_some_and(|line| line.pages.is_empty());
+            let empty = empty || large_and_empty.contains(&map.range);
             !KERNEL_OWN.contains(&map.name.as_str()) && !empty
         };
         let mapping = |map: &maps::Mapping| Mapping {
@@ -386,7 +403,7 @@ mod tests {
         (0..2048).for_each(|page| own.write(range.start() + page * BASE_PAGE_BYTES, 1));
         let memory = ourselves();
         let (tally, _) = tally_of(&memory, range);
-        let huge_kib: u64 = linux::proc::smaps::read(&Root::default(), std::process::id())
+        let huge_kib: u64 = smaps::read(&Root::default(), std::process::id())
             .unwrap()
             .iter()
             .filter(|sizes| sizes.mapping.range.intersection(range).is_some())
@@ -428,5 +445,22 @@ mod tests {
         let line = lines.iter().find(|line| line.start == range.start()).unwrap();
         let (tally, _) = tally_of(&memory, range);
         assert_eq!(tally.by_node(), line.pages);
+    }
+
+    #[test]
+    fn a_large_mapping_without_a_page_is_not_read_word_by_word() {
+        let empty = OwnMemory::map(LARGE, Backing::BasePages).unwrap();
+        let mut other = OwnMemory::map(LARGE, Backing::BasePages).unwrap();
+        other.write(other.range().start(), 1);
+        let mut memory = ourselves();
+        memory.can_scan = false;
+        let mappings = memory.mappings().unwrap();
+        let is_there = |own: &OwnMemory| {
+            let start = own.range().start();
+            mappings.iter().any(|mapping| mapping.range.contains(start))
+        };
+        assert!(!is_there(&empty) && is_there(&other));
+        memory.can_scan = true;
+        mapping_at(&memory, empty.range().start());
     }
 }

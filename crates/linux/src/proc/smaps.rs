@@ -64,6 +64,14 @@ impl MappingSizes {
         self.size("KernelPageSize")
     }
 
+    /// Whether a page of it is in memory or in swap. The zero page does not count.
+    #[must_use]
+    pub fn has_pages(&self) -> bool {
+        ["Rss", "Swap", "Shared_Hugetlb", "Private_Hugetlb"]
+            .iter()
+            .any(|name| self.size(name) > Bytes::ZERO)
+    }
+
     /// Whether a flag of two letters is set.
     #[must_use]
     pub fn has_flag(&self, flag: &str) -> bool {
