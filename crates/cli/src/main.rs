@@ -37,6 +37,7 @@ mod output {
     pub(crate) mod plan_text;
     pub(crate) mod progress;
     pub(crate) mod prometheus;
+    pub(crate) mod replacement;
     pub(crate) mod show_text;
     pub(crate) mod stat_text;
     pub(crate) mod table;

@@ -177,6 +177,27 @@ fn a_flame_graph_under_a_run_shows_pages() {
 }
 
 #[test]
+fn an_earlier_picture_stays_where_nothing_is_drawn() {
+    for (words, code, said) in [
+        ("", 0, "there is nothing to draw"),
+        ("--reason nosuch", 2, "nosuch"),
+        ("--flamegraph $D/no/such.svg", 2, "cannot write "),
+    ] {
+        let picture = if words.contains("--flamegraph") { "" } else { "--flamegraph $D/x.svg" };
+        let shown = on_two_sockets(
+            "mounts",
+            &format!(
+                "D=$(mktemp -d); echo earlier > $D/x.svg; \
+                 $P trace --duration 1ms --summary {picture} {words} 2>&1; \
+                 echo status $?; cat $D/x.svg; ls -A $D; rm -r $D"
+            ),
+        );
+        let end = format!("status {code}\nearlier\nx.svg\n");
+        assert!(shown.contains(said) && shown.ends_with(&end), "{words}: {shown}");
+    }
+}
+
+#[test]
 fn a_tracer_that_is_killed_is_missed_by_nobody() {
     let said = on_two_sockets(
         "mounts",

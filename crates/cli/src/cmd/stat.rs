@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::output::prometheus;
+use crate::output::replacement::Replacement;
 use crate::output::stat_text::StatText;
 
 /// Show what the kernel counts of allocation, migration, NUMA hinting, promotion and demotion, for the
@@ -135,7 +136,7 @@ fn report(
 fn print_prometheus(args: &Args, reading: &Reading) -> anyhow::Result<()> {
     let text = prometheus::text(reading);
     match &args.output {
-        Some(path) => prometheus::replace(path, &text),
+        Some(path) => Replacement::begin(path)?.finish(text.as_bytes()),
         None => Ok(io::stdout().lock().write_all(text.as_bytes())?),
     }
 }

@@ -1,8 +1,7 @@
 //! `pagetide trace [TARGET]`: migrations as they happen, and their sums at the end.
 
 use std::env;
-use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use linux::Root;
 use linux::calls::{has_exited, open_pidfd};
 use linux::cgroup::Cgroup;
 use machine::Bytes;
+use report::flamegraph::{self, DrawError};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use trace::event::Event;
@@ -24,6 +24,7 @@ use trace::wanted::{Target, Wanted};
 
 use super::stop;
 use crate::exit::Exit;
+use crate::output::replacement::Replacement;
 use crate::output::{json, trace_text};
 
 /// So often, at least, it is looked whether the trace is over.
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let root = Root::default();
     let (target, pidfd) = target(args, &root)?;
     // Before the trace: a picture that cannot be written should not cost one.
-    let picture = args.flamegraph.as_deref().map(create).transpose()?;
+    let picture = args.flamegraph.as_deref().map(Replacement::begin).transpose()?;
     let stop = stop::on_signals(&[SIGINT, SIGTERM, SIGHUP])?;
     let options = Options {
         wanted: Wanted { reasons: args.reason.clone(), target },
@@ -105,8 +106,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let width = source.width();
     let (summary, ending) = watch(args, source, pidfd.as_ref(), &stop)?;
     print_summary(args, &summary, &ending)?;
-    if let Some((file, path)) = picture {
-        draw(&summary, &width, file, path)?;
+    if let Some((picture, path)) = picture.zip(args.flamegraph.as_deref()) {
+        draw(&summary, &width, picture, path)?;
     }
     Ok(Exit::Done)
 }
@@ -242,16 +243,18 @@ fn target(args: &Args, root: &Root) -> anyhow::Result<(Option<Target>, Option<Ow
     Ok((Some(Target::Process(pid)), Some(pidfd)))
 }
 
-fn create(path: &Path) -> anyhow::Result<(File, &Path)> {
-    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok((file, path))
-}
-
-fn draw(summary: &Summary, width: &Width, file: File, path: &Path) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(file);
-    report::flamegraph::draw(width.title, width.unit, &summary.folded(width.of), &mut out)
-        .and_then(|()| {
-            out.flush().map_err(|error| report::flamegraph::DrawError::Draw(error.to_string()))
-        })
-        .with_context(|| path.display().to_string())
+/// Draws into the place of an earlier picture; where there is nothing to draw, that one stays.
+fn draw(summary: &Summary, width: &Width, picture: Replacement, path: &Path) -> anyhow::Result<()> {
+    let mut svg = Vec::new();
+    match flamegraph::draw(width.title, width.unit, &summary.folded(width.of), &mut svg) {
+        Err(empty @ DrawError::Empty) => {
+            // Without a stderr there is nobody to tell.
+            let _ = writeln!(io::stderr(), "pagetide: {empty}; {} is not written", path.display());
+            Ok(())
+        }
+        drawn => {
+            drawn.with_context(|| path.display().to_string())?;
+            picture.finish(&svg)
+        }
+    }
 }

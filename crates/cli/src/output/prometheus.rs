@@ -13,11 +13,7 @@
 //! Source: prometheus.io, "Exposition formats", text-based format 0.0.4.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-use std::process;
 
-use anyhow::Context as _;
 use engine::counters::{Amounts, Line, Reading};
 use machine::Bytes;
 
@@ -110,21 +106,6 @@ fn write_metric(
     }
 }
 
-/// Puts `text` in the place of a file, so that a reader finds the old one or the new one, whole.
-///
-/// The collector reads `*.prom`; what is being written has another name.
-pub(crate) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    let unfinished =
-        path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), process::id()));
-    let replaced = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
-    if replaced.is_err() {
-        // What matters is told below; a file that could not be made cannot be removed.
-        let _ = fs::remove_file(&unfinished);
-    }
-    replaced.with_context(|| format!("cannot write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -175,17 +156,5 @@ mod tests {
                 assert_eq!(name, Some(current.as_str()), "{line}");
             }
         }
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pagetide.prom");
-        fs::write(&path, "old\n").unwrap();
-        replace(&path, "new\n").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let error = replace(&folder.path().join("no/such.prom"), "x").unwrap_err();
-        assert!(format!("{error:#}").contains("such.prom"), "{error:#}");
     }
 }
