@@ -198,6 +198,20 @@ fn an_earlier_picture_stays_where_nothing_is_drawn() {
 }
 
 #[test]
+fn a_tracer_whose_starter_ignores_the_hangup_goes_on_after_it() {
+    let said = on_two_sockets(
+        "mounts",
+        "trap '' HUP; begin; shown; grep SigIgn /proc/$T/status; kill -HUP $T; \
+         sleep 60 & S=$!; migratepages $S 0 1; kill -KILL $S; end",
+    );
+    // Of a command in the background a shell of scripts has SIGINT ignored, too.
+    let ignored = said.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    assert_eq!(ignored & 0b11, 0b11, "{said}");
+    assert!(said.contains("migratepages  "), "{said}");
+}
+
+#[test]
 fn a_tracer_that_is_killed_is_missed_by_nobody() {
     let said = on_two_sockets(
         "mounts",

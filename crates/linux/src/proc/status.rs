@@ -48,6 +48,8 @@ pub struct Status {
     pub mems_allowed: NodeSet,
     /// Effective capabilities, as a mask.
     pub capabilities: u64,
+    /// Signals that it ignores, as a mask.
+    pub ignored_signals: u64,
 }
 
 impl Status {
@@ -70,6 +72,14 @@ impl Status {
     #[must_use]
     pub fn is_capable(&self, capability: u32) -> bool {
         self.capabilities.checked_shr(capability).is_some_and(|bits| bits & 1 == 1)
+    }
+
+    /// Whether the signal with this number is ignored.
+    #[must_use]
+    pub fn ignores(&self, signal: u32) -> bool {
+        let bit = signal.checked_sub(1);
+        let bits = bit.and_then(|bit| self.ignored_signals.checked_shr(bit));
+        bits.is_some_and(|bits| bits & 1 == 1)
     }
 }
 
@@ -96,7 +106,8 @@ pub fn parse(text: &str) -> Result<Status, Malformed> {
         hugetlb: fields.size("HugetlbPages")?,
         cpus_allowed: fields.number("Cpus_allowed_list")?,
         mems_allowed: fields.number("Mems_allowed_list")?,
-        capabilities: fields.with("CapEff", |text| u64::from_str_radix(text, 16).ok())?,
+        capabilities: fields.mask("CapEff")?,
+        ignored_signals: fields.mask("SigIgn")?,
     })
 }
 
@@ -131,6 +142,10 @@ impl<'a> Fields<'a> {
 
     fn number<T: FromStr>(&self, name: &str) -> Result<T, Malformed> {
         self.with(name, |value| value.trim().parse().ok())
+    }
+
+    fn mask(&self, name: &str) -> Result<u64, Malformed> {
+        self.with(name, |text| u64::from_str_radix(text, 16).ok())
     }
 
     fn list(&self, name: &str) -> Result<Vec<u32>, Malformed> {
@@ -179,6 +194,7 @@ Uid:\t0\t0\t0\t0
 Gid:\t0\t0\t0\t0
 NSpid:\t37
 Threads:\t1
+SigIgn:\t0000000000000003
 CapEff:\t000001ffffffffff
 Cpus_allowed_list:\t0-1
 Mems_allowed_list:\t0,2
@@ -224,6 +240,13 @@ Mems_allowed_list:\t0,2
         let status = parse(&KERNEL_THREAD.replace("1ffffffffff", "0000800000")).unwrap();
         assert!(status.is_capable(Status::CAP_SYS_NICE));
         assert!(!status.is_capable(Status::CAP_SYS_ADMIN) && !status.is_capable(99));
+    }
+
+    #[test]
+    fn ignored_signals_are_read_by_their_numbers() {
+        let status = parse(KERNEL_THREAD).unwrap();
+        let ignored: Vec<u32> = (0..70).filter(|&signal| status.ignores(signal)).collect();
+        assert_eq!(ignored, [1, 2]);
     }
 
     proptest! {
