@@ -33,6 +33,8 @@ pub(crate) enum What {
     Call { pid: u32 },
     /// Another event: the number of its format, and its fields.
     Other { event: u16, fields: Vec<(Arc<str>, Value)> },
+    /// No event: those of this CPU were lost up to here, or are from here on.
+    Lost,
 }
 
 /// Knows the formats of the events that were asked for.

@@ -3,6 +3,11 @@
 //! A thread that migrates may do so within a migration: to get a page to move to, it compacts. So
 //! starts are kept as a stack for each thread, and an end takes the last start of its reason and mode;
 //! later ones have lost their ends. The stack of an end is the next event of its thread.
+//!
+//! Where events were lost, a start may have lost its end, and the end that comes next be that of another
+//! migration; a call may not be the last one. A thread changes its CPU at any time. So no start and no call
+//! outlives a gap, of whichever CPU it is: a duration that is not known is better than one that never was.
+//! A stack is written right behind its end: it is lost in a gap of its own CPU alone.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -66,6 +71,10 @@ impl Pairing {
     /// Takes the next event, in order of time, and adds what is complete to `joined`.
     pub(crate) fn push(&mut self, seen: Seen, joined: &mut Vec<Joined>) {
         let Seen { time_ns, cpu, tid, what } = seen;
+        if matches!(what, What::Lost) {
+            self.forget(cpu, joined);
+            return;
+        }
         let at = At { time_ns, cpu, tid };
         if let What::Stack(frames) = what {
             if let Some(mut migration) = self.ended.remove(&tid) {
@@ -105,8 +114,19 @@ impl Pairing {
                 self.calls.insert(tid, pid);
             }
             What::Other { event, fields } => joined.push(Joined::Other { at, event, fields }),
-            What::Stack(_) => {}
+            What::Stack(_) | What::Lost => {}
         }
+    }
+
+    /// Events of this CPU were lost: what waited for one of them waits no longer.
+    fn forget(&mut self, cpu: u32, joined: &mut Vec<Joined>) {
+        self.starts.clear();
+        self.calls.clear();
+        let ended = mem::take(&mut self.ended).into_iter();
+        let (lost, waiting): (BTreeMap<_, _>, _) =
+            ended.partition(|(_, migration)| migration.at.cpu == cpu);
+        self.ended = waiting;
+        joined.extend(lost.into_values().map(Joined::Migration));
     }
 
     /// Gives up waiting for stacks.
@@ -198,6 +218,33 @@ mod tests {
     }
 
     #[test]
+    fn a_start_before_a_gap_is_not_taken_for_that_of_an_end_behind_it() {
+        let events = vec![
+            seen(1, 7, start(3)),
+            seen(5, 0, What::Lost),
+            seen(10, 7, end(3)),
+            seen(11, 7, start(3)),
+            seen(12, 7, end(3)),
+        ];
+        let found = migrations(&mut Pairing::new(false), events);
+        assert_eq!(found, [(3, None, vec![]), (3, Some(1), vec![])]);
+    }
+
+    #[test]
+    fn a_stack_behind_a_gap_of_its_cpu_is_not_that_of_an_end_before_it() {
+        let on = |cpu, time_ns, tid, what| Seen { cpu, ..seen(time_ns, tid, what) };
+        let events = vec![
+            on(0, 1, 7, end(3)),
+            on(1, 1, 8, end(5)),
+            on(0, 2, 0, What::Lost),
+            on(1, 3, 8, What::Stack(vec![88])),
+            on(0, 3, 7, What::Stack(vec![77])),
+        ];
+        let found = migrations(&mut Pairing::new(true), events);
+        assert_eq!(found, [(3, None, vec![]), (5, None, vec![88])]);
+    }
+
+    #[test]
     fn a_stack_is_that_of_its_own_thread_and_a_lost_one_delays_nothing() {
         let events = vec![
             seen(1, 7, end(3)),
@@ -210,20 +257,31 @@ mod tests {
         assert_eq!(found, [(3, None, vec![77]), (5, None, vec![])]);
     }
 
-    #[test]
-    fn a_call_says_whose_pages_its_thread_moves() {
-        let mut pairing = Pairing::new(false);
-        let mut joined = Vec::new();
-        for event in [seen(1, 7, What::Call { pid: 42 }), seen(2, 7, end(3)), seen(3, 8, end(3))] {
+    fn called_for(seen: Vec<Seen>) -> Vec<Option<u32>> {
+        let (mut pairing, mut joined) = (Pairing::new(false), Vec::new());
+        for event in seen {
             pairing.push(event, &mut joined);
         }
-        let called_for: Vec<_> = joined
+        joined
             .iter()
             .map(|joined| match joined {
                 Joined::Migration(migration) => migration.called_for,
                 Joined::Other { .. } => None,
             })
-            .collect();
-        assert_eq!(called_for, [Some(42), None]);
+            .collect()
+    }
+
+    #[test]
+    fn a_call_says_whose_pages_its_thread_moves() {
+        let events =
+            vec![seen(1, 7, What::Call { pid: 42 }), seen(2, 7, end(3)), seen(3, 8, end(3))];
+        assert_eq!(called_for(events), [Some(42), None]);
+    }
+
+    #[test]
+    fn a_call_before_a_gap_is_not_taken_for_the_last_one() {
+        let events =
+            vec![seen(1, 7, What::Call { pid: 42 }), seen(2, 0, What::Lost), seen(3, 7, end(3))];
+        assert_eq!(called_for(events), [None]);
     }
 }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::decode::{Decoder, Seen};
+use crate::decode::{Decoder, Seen, What};
 use crate::event::Gap;
 
 /// A writer that was interrupted between taking its time stamp and its place is not waited for longer.
@@ -30,11 +30,13 @@ struct Pipe {
     file: File,
     /// A CPU gets its buffer when it is first online, and a poll of a pipe without one ends at once.
     has_buffer: bool,
+    /// The time of the last event that was read.
+    last_ns: u64,
 }
 
 impl Pipe {
     const fn new(cpu: u32, file: File) -> Self {
-        Self { cpu, file, has_buffer: true }
+        Self { cpu, file, has_buffer: true, last_ns: 0 }
     }
 
     /// Reads a page of the buffer; `None` when there is none.
@@ -127,32 +129,40 @@ impl Reader {
         decoder: &Decoder,
         round: &mut Round,
     ) -> io::Result<Option<u64>> {
-        let pipe = &mut self.pipes[at];
-        let Some(bytes) = pipe.read(&mut self.page)? else { return Ok(None) };
-        let page = match Page::parse(&self.layout, &self.page[..bytes]) {
+        let Self { pipes, layout, page, young } = self;
+        let pipe = &mut pipes[at];
+        let Some(bytes) = pipe.read(page)? else { return Ok(None) };
+        let lost_at = |time_ns| Seen { time_ns, cpu: pipe.cpu, tid: 0, what: What::Lost };
+        let page = match Page::parse(layout, &page[..bytes]) {
             Ok(page) => page,
             Err(bad) => {
+                young.push(lost_at(pipe.last_ns));
                 round.bad_pages.push(bad);
                 return Ok(Some(0));
             }
         };
-        round.gaps.extend(page.lost.map(|lost| Gap {
-            cpu: Some(pipe.cpu),
-            events: match lost {
+        if let Some(lost) = page.lost {
+            young.extend([pipe.last_ns, page.time_ns].map(lost_at));
+            let events = match lost {
                 Lost::Events(events) => Some(events),
                 Lost::Uncounted => None,
-            },
-        }));
+            };
+            round.gaps.push(Gap { cpu: Some(pipe.cpu), events });
+        }
         let mut last_ns = 0;
         for record in page.records() {
             match record {
                 Ok(record) => {
                     last_ns = record.time_ns;
-                    self.young.extend(decoder.decode(record.time_ns, pipe.cpu, record.event));
+                    young.extend(decoder.decode(record.time_ns, pipe.cpu, record.event));
                 }
-                Err(bad) => round.bad_pages.push(bad),
+                Err(bad) => {
+                    young.push(lost_at(last_ns.max(pipe.last_ns)));
+                    round.bad_pages.push(bad);
+                }
             }
         }
+        pipe.last_ns = pipe.last_ns.max(last_ns);
         Ok(Some(last_ns))
     }
 
@@ -199,47 +209,100 @@ mod tests {
     const PAGES: u64 = 300;
     const HEADER: usize = 16;
 
-    /// Full pages of ends of migrations, one every 100 ns, the first at `first_ns`.
-    fn storm(layout: &PageLayout, end: &format::Format, first_ns: u64) -> (File, u64) {
-        let bytes = end.fields.iter().map(|field| field.offset + field.bytes).max().unwrap();
-        let mut event = vec![0; bytes];
-        event[..2].copy_from_slice(&end.id.to_ne_bytes());
-        let per_page = (layout.page_bytes - HEADER) / (4 + bytes);
-        let mut file = tempfile::tempfile().unwrap();
-        for page in 0..PAGES {
-            let page_ns = first_ns + page * per_page as u64 * 100;
-            let used = (per_page * (4 + bytes)) as u64;
-            let mut text = [page_ns.to_ne_bytes(), used.to_ne_bytes()].concat();
-            for record in 0..per_page {
-                let delta = if record == 0 { 0 } else { 100 };
-                let words = u32::try_from(bytes / 4).unwrap();
-                text.extend_from_slice(&(words | delta << 5).to_ne_bytes());
-                text.extend_from_slice(&event);
-            }
-            text.resize(layout.page_bytes, 0);
-            file.write_all(&text).unwrap();
-        }
-        file.rewind().unwrap();
-        (file, PAGES * per_page as u64)
-    }
-
-    #[test]
-    fn a_storm_on_two_cpus_is_read_whole_and_in_the_order_of_time() {
+    /// The events of 6.12: the layout of pages, and the format of the end of a migration.
+    fn formats() -> (PageLayout, format::Format) {
         let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/tests/fixtures/6.12");
         let events = Root::new(fixtures);
         let text = |file| events.read(format!("sys/kernel/tracing/events/{file}")).unwrap();
         let layout = PageLayout::parse(&text("header_page")).unwrap();
-        let end = format::parse(&text("migrate/mm_migrate_pages/format")).unwrap();
-        let decoder = Decoder::new(&end).unwrap();
-        let (files, counts): (Vec<_>, Vec<_>) =
-            [7, 57].map(|first_ns| storm(&layout, &end, first_ns)).into_iter().unzip();
-        let pipes = (0..).zip(files).map(|(cpu, file)| Pipe::new(cpu, file)).collect();
+        (layout, format::parse(&text("migrate/mm_migrate_pages/format")).unwrap())
+    }
+
+    fn event_bytes(end: &format::Format) -> usize {
+        end.fields.iter().map(|field| field.offset + field.bytes).max().unwrap()
+    }
+
+    /// A page of so many ends of migrations, one every 100 ns, the first at `first_ns`.
+    fn page(
+        layout: &PageLayout,
+        end: &format::Format,
+        first_ns: u64,
+        records: usize,
+        flags: u64,
+    ) -> Vec<u8> {
+        let bytes = event_bytes(end);
+        let mut event = vec![0; bytes];
+        event[..2].copy_from_slice(&end.id.to_ne_bytes());
+        let commit = (records * (4 + bytes)) as u64 | flags;
+        let mut page = [first_ns.to_ne_bytes(), commit.to_ne_bytes()].concat();
+        for record in 0..records {
+            let delta = if record == 0 { 0 } else { 100 };
+            let words = u32::try_from(bytes / 4).unwrap();
+            page.extend_from_slice(&(words | delta << 5).to_ne_bytes());
+            page.extend_from_slice(&event);
+        }
+        page.resize(layout.page_bytes, 0);
+        page
+    }
+
+    /// Full pages, the first event at `first_ns`; gives how many events there are.
+    fn storm(layout: &PageLayout, end: &format::Format, first_ns: u64) -> (Vec<Vec<u8>>, u64) {
+        let per_page = (layout.page_bytes - HEADER) / (4 + event_bytes(end));
+        let page_ns = |at: u64| first_ns + at * per_page as u64 * 100;
+        let pages = (0..PAGES).map(|at| page(layout, end, page_ns(at), per_page, 0));
+        (pages.collect(), PAGES * per_page as u64)
+    }
+
+    /// Reads pages, by CPU, to their end.
+    fn read(layout: PageLayout, end: &format::Format, by_cpu: Vec<Vec<Vec<u8>>>) -> Round {
+        let pipe = |(cpu, pages): (u32, Vec<Vec<u8>>)| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&pages.concat()).unwrap();
+            file.rewind().unwrap();
+            Pipe::new(cpu, file)
+        };
+        let pipes = (0..).zip(by_cpu).map(pipe).collect();
         let page = vec![0; layout.page_bytes];
         let mut reader = Reader { pipes, layout, page, young: Vec::new() };
-        let round = reader.read_all(&decoder).unwrap();
+        reader.read_all(&Decoder::new(end).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_storm_on_two_cpus_is_read_whole_and_in_the_order_of_time() {
+        let (layout, end) = formats();
+        let (pages, counts): (Vec<_>, Vec<_>) =
+            [7, 57].map(|first_ns| storm(&layout, &end, first_ns)).into_iter().unzip();
+        let round = read(layout, &end, pages);
         assert_eq!((round.gaps.len(), round.bad_pages.len()), (0, 0));
         let times: Vec<u64> = round.seen.iter().map(|seen| seen.time_ns).collect();
         let expected: Vec<u64> = (0..counts.iter().sum()).map(|event| 7 + event * 50).collect();
         assert_eq!(times, expected);
+    }
+    #[test]
+    fn a_gap_has_its_beginning_and_its_end_among_the_events_of_all_cpus() {
+        const EVENTS_LOST: u64 = 1 << 31;
+        let (layout, end) = formats();
+        let by_cpu = [
+            vec![page(&layout, &end, 100, 2, 0), page(&layout, &end, 500, 1, EVENTS_LOST)],
+            vec![page(&layout, &end, 300, 1, 0)],
+        ];
+        let round = read(layout, &end, by_cpu.into());
+        assert_eq!(round.gaps, [Gap { cpu: Some(0), events: None }]);
+        let seen = round.seen.iter().map(|seen| (seen.time_ns, seen.cpu, seen.what == What::Lost));
+        let expected =
+            [(100, 0, false), (200, 0, false), (200, 0, true), (300, 1, false), (500, 0, true)];
+        assert_eq!(seen.collect::<Vec<_>>(), [&expected[..], &[(500, 0, false)]].concat());
+    }
+
+    #[test]
+    fn a_page_that_makes_no_sense_is_a_gap() {
+        let (layout, end) = formats();
+        let mut bad = page(&layout, &end, 300, 1, 0);
+        bad[HEADER..HEADER + 4].copy_from_slice(&28_u32.to_ne_bytes());
+        let pages = vec![page(&layout, &end, 100, 1, 0), bad, page(&layout, &end, 500, 1, 0)];
+        let round = read(layout, &end, vec![pages]);
+        assert_eq!(round.bad_pages.len(), 1);
+        let lost: Vec<bool> = round.seen.iter().map(|seen| seen.what == What::Lost).collect();
+        assert_eq!(lost, [false, true, false]);
     }
 }

@@ -70,7 +70,8 @@ impl PageLayout {
 pub struct Page<'a> {
     /// Events that were overwritten before anybody read them, between the page before and this one.
     pub lost: Option<Lost>,
-    time_ns: u64,
+    /// Not later than its first event.
+    pub time_ns: u64,
     records: &'a [u8],
 }
 
