@@ -10,6 +10,7 @@ use linux::calls::open_pidfd;
 use linux::cgroup::{Cgroup, CgroupError};
 use linux::proc::{cmdline, processes, stat, status, sysctl};
 use linux::{Errno, ReadError, Root};
+use machine::printable;
 use serde::{Deserialize, Serialize};
 
 /// Which process: a pid, and what tells it from another under the same number.
@@ -45,7 +46,7 @@ pub enum TargetError {
         pid: u32,
     },
     /// A kernel thread.
-    #[error("process {pid} ({name}) is a kernel thread: it has no memory of its own")]
+    #[error("process {pid} ({}) is a kernel thread: it has no memory of its own", printable(name))]
     NoMemory {
         /// The number.
         pid: u32,
@@ -68,7 +69,8 @@ pub enum TargetError {
     },
     /// The process of a plan or a record is not the one that has its number now.
     #[error(
-        "process {pid} is not the one that the plan was made for: that one, {name}, has exited"
+        "process {pid} is not the one that the plan was made for: that one, {}, has exited",
+        printable(name)
     )]
     Replaced {
         /// The number.

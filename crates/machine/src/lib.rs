@@ -14,6 +14,7 @@ mod id_list;
 mod node;
 mod node_set;
 mod node_string;
+mod printable;
 mod strtoul;
 mod topology;
 
@@ -26,6 +27,7 @@ pub use id_list::ParseListError;
 pub use node::{CpuId, NodeId};
 pub use node_set::NodeSet;
 pub use node_string::{Device, NodeStringContext, NodeStringError, parse_node_string};
+pub use printable::printable;
 pub use strtoul::strtoul;
 pub use topology::{Distance, Node, Topology, TopologyError};
 

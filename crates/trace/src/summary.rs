@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use machine::printable;
 use serde::Serialize;
 
 use crate::event::{Counts, Event, Migration};
@@ -100,7 +101,7 @@ impl Summary {
     /// microseconds spent there: `compaction;kcompactd0;kthread;...;migrate_pages 1250`.
     #[must_use]
     pub fn folded(&self, width: fn(&Sum) -> u64) -> Vec<String> {
-        let frame = |name: &str| name.replace([';', ' '], "_");
+        let frame = |name: &str| printable(name).replace([';', ' '], "_");
         self.rows
             .iter()
             .map(|(Key { reason, process, stack }, sum)| {
@@ -130,8 +131,12 @@ mod tests {
     use crate::event::Occasion;
 
     fn migration(reason: &str, pages: u64, duration_ns: Option<u64>) -> Event {
+        migration_by("a b", reason, pages, duration_ns)
+    }
+
+    fn migration_by(process: &str, reason: &str, pages: u64, duration_ns: Option<u64>) -> Event {
         let occasion =
-            Occasion { time_ns: 0, cpu: 0, tid: 7, pid: Some(7), process: "a b".to_owned() };
+            Occasion { time_ns: 0, cpu: 0, tid: 7, pid: Some(7), process: process.to_owned() };
         Event::Migration(Migration {
             occasion,
             reason: reason.to_owned(),
@@ -178,6 +183,16 @@ mod tests {
         assert_eq!(
             summary().folded(|sum| sum.duration_ns / 1000),
             ["compaction;a_b;caller;migrate_pages 2", "demotion;a_b;caller;migrate_pages 5"]
+        );
+    }
+
+    #[test]
+    fn a_folded_path_is_one_line_of_text_whatever_the_process_is_called() {
+        let mut summary = Summary::default();
+        summary.add(&migration_by("a\x1b]0;b\nc", "compaction", 1, Some(2000)));
+        assert_eq!(
+            summary.folded(|sum| sum.duration_ns / 1000),
+            ["compaction;a?]0_b?c;caller;migrate_pages 2"]
         );
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use engine::page::trial::{Step, Trial};
 use engine::page::{Destination, Frame, PageReport, PageState, Sharer, VmFlag, Would};
 use engine::placement::PageSize;
+use machine::printable;
 
 use super::paint;
 
@@ -17,7 +18,8 @@ const NAMED: usize = 8;
 
 pub(crate) fn print(report: &PageReport) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    let who = format!("{} (pid {}), page at {:#x}", report.id.name, report.id.pid, report.address);
+    let name = printable(&report.id.name);
+    let who = format!("{name} (pid {}), page at {:#x}", report.id.pid, report.address);
     writeln!(out, "{}\n", paint::heading(who))?;
     for (label, text) in facts(report) {
         writeln!(out, "{label:LABEL$}{text}")?;
@@ -38,7 +40,7 @@ fn facts(report: &PageReport) -> Vec<(&'static str, String)> {
     let kind = mapping.kind.map_or("of the kernel", engine::placement::Kind::word);
     let mut facts = vec![(
         "mapping",
-        format!("{}  {}  {}  {kind}", mapping.range, mapping.permissions, mapping.name),
+        format!("{}  {}  {}  {kind}", mapping.range, mapping.permissions, printable(&mapping.name)),
     )];
     if let Some(offset) = mapping.file_offset_bytes {
         facts.push(("", format!("at byte {offset:#x} of the file")));
@@ -52,7 +54,8 @@ fn facts(report: &PageReport) -> Vec<(&'static str, String)> {
     if let Some(found) = &report.policy {
         facts.push(("policy", format!("{}: {}", found.policy, found.source.words())));
     }
-    let cgroup = report.cgroup.as_ref().map(|path| format!(" (cgroup {path})")).unwrap_or_default();
+    let cgroup = report.cgroup.as_deref().map(printable);
+    let cgroup = cgroup.map(|path| format!(" (cgroup {path})")).unwrap_or_default();
     facts.push(("cpuset", format!("memory of node {} is allowed{cgroup}", report.allowed_nodes)));
     facts.push(("threads", format!("may run on node {}", report.cpu_nodes)));
     facts.push(("page", page(report)));
@@ -124,7 +127,7 @@ fn mapped(report: &PageReport) -> Vec<(&'static str, String)> {
     let mut lines = vec![("mapped", times)];
     let line = |sharer: &Sharer| {
         let Sharer { pid, name, address } = sharer;
-        ("", format!("also by {name} (pid {pid}) at {address:#x}"))
+        ("", format!("also by {} (pid {pid}) at {address:#x}", printable(name)))
     };
     lines.extend(report.sharers.iter().take(NAMED).map(line));
     let more = report.sharers.len().saturating_sub(NAMED);

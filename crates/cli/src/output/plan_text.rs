@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::concern::{Concern, Weight};
 use engine::plan::{Flow, Plan, PlannedRange};
-use machine::Bytes;
+use machine::{Bytes, printable};
 
 use super::outcome_text::pages;
 use super::paint;
@@ -21,7 +21,7 @@ pub(crate) fn print(plan: &Plan) -> io::Result<()> {
 }
 
 fn write_plan(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
-    let who = format!("{} (pid {})", plan.target.name, plan.target.pid);
+    let who = format!("{} (pid {})", printable(&plan.target.name), plan.target.pid);
     if plan.pages() == 0 {
         writeln!(out, "{}: nothing to move", paint::heading(&who))?;
         return write_concerns(out, plan.concerns.iter());
@@ -63,7 +63,11 @@ fn write_mappings(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     let bytes = |range: &&PlannedRange| Bytes::from_pages(range.pages).to_string();
     table.column("bytes", Align::Right, shown.iter().map(bytes));
     table.column("range", Align::Left, shown.iter().map(|range| range.range.to_string()));
-    table.column("mapping", Align::Left, shown.iter().map(|range| range.mapping.clone()));
+    table.column(
+        "mapping",
+        Align::Left,
+        shown.iter().map(|range| printable(&range.mapping).into()),
+    );
     write!(out, "\n{table}")?;
     if !rest.is_empty() {
         let pages: u64 = rest.iter().map(|range| range.pages).sum();
@@ -86,9 +90,9 @@ pub(crate) fn write_concerns<'a>(
             Weight::Warning => "!",
             Weight::Note => "-",
         };
-        writeln!(out, "{} {}", paint::warn(sign), concern.text)?;
+        writeln!(out, "{} {}", paint::warn(sign), printable(&concern.text))?;
         for line in &concern.fix {
-            writeln!(out, "    {line}")?;
+            writeln!(out, "    {}", printable(line))?;
         }
     }
     Ok(())

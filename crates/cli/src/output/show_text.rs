@@ -9,7 +9,7 @@ use engine::placement::{Kind, PageSize, Tally, TallyLine};
 use engine::process::{MappingView, ProcessSurvey};
 use engine::strip::Cell;
 use linux::cgroup::NumaStat;
-use machine::{Bytes, NodeId};
+use machine::{Bytes, NodeId, printable};
 
 use super::paint;
 use super::table::{Align, Table};
@@ -36,7 +36,7 @@ pub(crate) fn print(processes: &[ProcessSurvey], charged: Option<&NumaStat>) -> 
 
 fn write_process(out: &mut dyn Write, process: &ProcessSurvey) -> io::Result<()> {
     let total = Bytes::from_pages(process.tally.pages());
-    let who = format!("{} (pid {})", process.id.name, process.id.pid);
+    let who = format!("{} (pid {})", printable(&process.id.name), process.id.pid);
     writeln!(
         out,
         "{}  {total}, threads may run on node {}",
@@ -134,7 +134,7 @@ fn write_mapping(out: &mut dyn Write, view: &MappingView) -> io::Result<()> {
         "{bytes:>9}  {:5}  {:12x}  {:28}  {strip}{pad}  {}{}",
         survey.mapping.kind,
         survey.mapping.range.start(),
-        middle_cut(&survey.mapping.name, NAME_WIDTH),
+        middle_cut(&printable(&survey.mapping.name), NAME_WIDTH),
         view.policy.as_deref().unwrap_or("?"),
         paint::faint(asides),
     )?;
@@ -175,7 +175,7 @@ fn write_group(out: &mut dyn Write, processes: &[ProcessSurvey]) -> io::Result<(
     let nodes: Vec<NodeId> = all.by_node().into_keys().collect();
     let mut table = Table::default();
     table.column("pid", Align::Right, processes.iter().map(|p| p.id.pid.to_string()));
-    table.column("name", Align::Left, processes.iter().map(|p| p.id.name.clone()));
+    table.column("name", Align::Left, processes.iter().map(|p| printable(&p.id.name).into()));
     table.column("CPUs on", Align::Left, processes.iter().map(|p| p.cpu_nodes.to_string()));
     for node in nodes {
         let cell = |process: &ProcessSurvey| {
@@ -223,7 +223,7 @@ pub(crate) fn print_census(census: &Census) -> io::Result<()> {
         table.column(heading, align, lines.iter().map(cell));
     };
     column(&mut table, "pid", Align::Right, &|line| line.pid.to_string());
-    column(&mut table, "name", Align::Left, &|line| line.name.clone());
+    column(&mut table, "name", Align::Left, &|line| printable(&line.name).into());
     column(&mut table, "memory", Align::Right, &|line| line.bytes.to_string());
     column(&mut table, "away", Align::Right, &|line| line.away_bytes.to_string());
     column(&mut table, "local", Align::Right, &|line| {

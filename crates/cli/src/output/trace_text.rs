@@ -1,10 +1,11 @@
 //! A trace as text: a line for each migration, and a table of sums.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
-use machine::Bytes;
+use machine::{Bytes, printable};
 use trace::event::{Counts, Event, Gap, KernelEvent, Migration, Occasion, Owner, Value, in_words};
 use trace::session::Ending;
 use trace::summary::{Sum, Summary};
@@ -48,8 +49,13 @@ fn occasion(occasion: &Occasion) -> String {
     let at = humantime::format_rfc3339_millis(at).to_string();
     let clock = at.get(11..23).unwrap_or(&at);
     let pid = occasion.pid.unwrap_or(occasion.tid);
-    let process = if occasion.process.is_empty() { "?" } else { &occasion.process };
+    let process = caused_by(&occasion.process);
     format!("{}  {process:15}  {pid:>7}", paint::faint(clock))
+}
+
+/// A process by its name, if that is known.
+fn caused_by(process: &str) -> Cow<'_, str> {
+    if process.is_empty() { "?".into() } else { printable(process) }
 }
 
 fn migration_line(migration: &Migration) -> String {
@@ -68,7 +74,7 @@ fn migration_line(migration: &Migration) -> String {
     if let Some(Owner { pid, name }) =
         owner.filter(|owner| Some(owner.pid) != migration.occasion.pid)
     {
-        let _ = write!(line, "  pages of {name} ({pid})");
+        let _ = write!(line, "  pages of {} ({pid})", printable(name));
     }
     let thps = [
         (counts.thp_succeeded, "moved whole"),
@@ -164,9 +170,7 @@ fn write_table(out: &mut dyn io::Write, summary: &Summary, with_stacks: bool) ->
     let sums: Vec<Sum> = lines.iter().map(|line| line.sum).chain([summary.total]).collect();
     let cells = |cell: fn(&Sum) -> String| sums.iter().map(cell).collect::<Vec<_>>();
     let reasons = lines.iter().map(|line| in_words(line.reason)).chain(["total".to_owned()]);
-    let processes = lines
-        .iter()
-        .map(|line| if line.process.is_empty() { "?" } else { line.process }.to_owned());
+    let processes = lines.iter().map(|line| caused_by(line.process).into_owned());
     let mut table = Table::default();
     table.column("reason", Align::Left, reasons);
     table.column("caused by", Align::Left, processes);
@@ -292,5 +296,23 @@ mod tests {
         let seen = migration().counts;
         assert!(compared(&seen, &seen).starts_with("/proc/vmstat counted the same: 792 pages"));
         assert!(plain(&compared(&seen, &Counts::default())).starts_with('!'));
+    }
+
+    #[test]
+    fn a_process_by_whatever_name_is_one_line_and_one_row() {
+        let name = || "a\x1b[2Jb\nc".to_owned();
+        let mut odd = migration();
+        odd.occasion.process = name();
+        odd.pages_of = Some(Owner { pid: 139, name: name() });
+        let line = migration_line(&odd);
+        assert_eq!(line.matches("a?[2Jb?c").count(), 2, "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let mut summary = Summary::default();
+        summary.add(&Event::Migration(odd));
+        let mut table = Vec::new();
+        write_table(&mut table, &summary, false).unwrap();
+        let table = String::from_utf8(table).unwrap();
+        let rows: Vec<&str> = table.lines().collect();
+        assert!(rows.len() == 3 && rows[1].contains("  a?[2Jb?c  "), "{table}");
     }
 }

@@ -6,6 +6,7 @@ mod command_line;
 mod machine;
 mod migratepages_golden;
 mod model;
+mod names;
 mod program;
 
 use std::process::{Command, Output, Stdio};

@@ -10,6 +10,7 @@
 use std::str::FromStr;
 
 use linux::proc::maps::Mapping;
+use machine::printable;
 
 use super::ExplainError;
 
@@ -87,7 +88,7 @@ pub(super) fn mapping_at(
         let above = maps.iter().find(|map| map.range.start() > address);
         let show = |map: &Mapping| match map.name.as_str() {
             "" => map.range.to_string(),
-            name => format!("{} ({name})", map.range),
+            name => format!("{} ({})", map.range, printable(name)),
         };
         let nearest = match (below.map(show), above.map(show)) {
             (Some(below), Some(above)) => format!("the nearest mappings are {below} and {above}"),
