@@ -255,8 +255,7 @@ impl Session {
         let task = self.tasks.get(at.tid, at.time_ns).clone();
         let called_for = called_for.filter(|_| wanted::is_called_for(&reason));
         let owner = match called_for {
-            Some(0) => task.pid,
-            Some(tid) => self.tasks.get(tid, at.time_ns).pid.or(Some(tid)),
+            Some(number) => self.tasks.called(at.tid, number, at.time_ns),
             None => task.pid.filter(|_| wanted::moves_own_pages(&reason)),
         };
         if let Some(target) = &self.target {

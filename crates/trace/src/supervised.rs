@@ -228,7 +228,7 @@ impl Supervised {
         let is_told = told
             .into_iter()
             .flatten()
-            .any(|(pid, name)| target.is(&Task { pid, name: name.clone(), cgroup: None }));
+            .any(|(pid, name)| target.is(&Task { pid, name: name.clone(), ..Task::default() }));
         let known = [Some(*tid), *pid, owner.map(|owner| owner.pid)];
         is_told || known.into_iter().flatten().any(|tid| target.is(self.tasks.get(tid, *time_ns)))
     }

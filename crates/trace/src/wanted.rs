@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_target_is_a_process_a_name_or_a_group_with_those_below_it() {
-        let task = Task { pid: Some(7), name: "db".into(), cgroup: Some("/a/b/c".into()) };
+        let cgroup = Some("/a/b/c".into());
+        let task = Task { pid: Some(7), name: "db".into(), cgroup, ..Task::default() };
         assert!(Target::Process(7).is(&task) && !Target::Process(8).is(&task));
         assert!(Target::Name("db".into()).is(&task) && !Target::Name("d".into()).is(&task));
         assert!(
