@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use crate::cpio::Archive;
@@ -78,7 +78,7 @@ impl Image {
     /// [`ImageError::Program`].
     pub fn add(&mut self, name: &OsStr) -> Result<(), ImageError> {
         let path = programs::find(name)?;
-        self.add_as(&path, &path)
+        self.add_file(&merged(&path), &path)
     }
 
     /// Makes sure that the guest has the program that a command starts, and returns how to call it
@@ -92,7 +92,7 @@ impl Image {
             return Ok(program.to_owned());
         }
         let path = programs::find(program)?;
-        self.add_as(&path, &path)?;
+        self.add_file(&merged(&path), &path)?;
         Ok(path.into_os_string())
     }
 
@@ -124,7 +124,9 @@ impl Image {
 
     fn has(&self, program: &OsStr) -> bool {
         if program.as_bytes().contains(&b'/') {
-            return self.archive.contains(&merged(Path::new(program)));
+            // A relative path is a file of this computer: the guest knows nothing of our folder.
+            let path = Path::new(program);
+            return path.is_absolute() && self.archive.contains(&merged(path));
         }
         let folders = ["/usr/local/bin", "/usr/sbin", "/usr/bin"];
         folders.iter().any(|folder| self.archive.contains(&Path::new(folder).join(program)))
@@ -162,20 +164,55 @@ impl Image {
         }
     }
 
+    /// Adds a file of this computer, and what it needs to start. A program that its name is only a link to
+    /// lies where it lies here: its libraries are sought from there.
+    fn add_file(&mut self, path: &Path, source: &Path) -> Result<(), ImageError> {
+        if let Some(mount) = programs::hidden_by(path) {
+            return Err(ProgramError::Hidden { path: source.to_owned(), mount }.into());
+        }
+        let real = programs::behind_link(source, &programs::read(source)?)
+            .filter(|real| merged(real) != path && programs::hidden_by(real).is_none());
+        match real {
+            Some(real) => {
+                self.archive.link(path, &merged(&real));
+                self.add_as(&merged(&real), &real)
+            }
+            None => self.add_as(path, source),
+        }
+    }
+
     /// Adds a file of this computer under a path of the guest, and what it needs to start.
     fn add_as(&mut self, path: &Path, source: &Path) -> Result<(), ImageError> {
         let bytes = programs::read(source)?;
         let mode = fs::metadata(source).map_or(0o755, |found| found.permissions().mode());
-        let needs = programs::needs(source, &bytes)?;
+        let needs = programs::needs(source, &bytes, |word| self.has(word))?;
         let small = Elf::read(&bytes).and_then(Elf::without_debug_information);
-        self.archive.file(&merged(path), mode, small.unwrap_or(bytes));
+        self.archive.file(path, mode, small.unwrap_or(bytes));
         for file in needs {
+            let path = self.walk(&file);
             // Also ends the recursion of a script that names itself.
-            if !self.archive.contains(&merged(&file)) {
-                self.add_as(&file, &file)?;
+            if !self.archive.contains(&path) {
+                self.add_file(&path, &file)?;
             }
         }
         Ok(())
+    }
+
+    /// Where a path of a program leads in the guest, which has a folder of its own in place of a link to
+    /// one. The folders from which the path goes up (`$ORIGIN/../lib`) must be there.
+    fn walk(&mut self, path: &Path) -> PathBuf {
+        let mut walked = PathBuf::from("/");
+        for part in path.components() {
+            if part != Component::ParentDir {
+                walked = merged(&walked.join(part));
+                continue;
+            }
+            if walked.parent().is_some() && !self.archive.contains(&walked) {
+                self.archive.folder(&walked);
+            }
+            walked.pop();
+        }
+        walked
     }
 }
 
@@ -191,6 +228,8 @@ fn merged(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -205,8 +244,9 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let mut image = Image { archive: Archive::default() };
         image.add(program.as_os_str()).unwrap();
-        for file in programs::needs(&program, &fs::read(&program).unwrap()).unwrap() {
-            assert!(image.has(file.as_os_str()), "{}", file.display());
+        for file in programs::needs(&program, &fs::read(&program).unwrap(), |_| false).unwrap() {
+            let path = image.walk(&file);
+            assert!(image.archive.contains(&path), "{}", file.display());
         }
     }
 
@@ -218,5 +258,91 @@ mod tests {
         assert_eq!(image.add_command(name).unwrap(), name);
         assert!(image.add_command(OsStr::new("/sbin/only-in-the-guest")).is_ok());
         assert!(image.add_command(OsStr::new("nowhere-at-all")).is_err());
+    }
+
+    #[test]
+    fn a_relative_path_is_a_file_of_this_computer_whatever_the_guest_has_by_that_path() {
+        let mut image = Image { archive: Archive::default() };
+        image.archive.link(Path::new("/usr/bin/only-in-the-guest"), Path::new(BUSYBOX));
+        for path in ["bin/only-in-the-guest", "./usr/bin/only-in-the-guest"] {
+            assert!(image.add_command(OsStr::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_goes_up_is_packed_where_it_leads_and_hides_no_folder_of_the_guest() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(folder.join("inner/deep")).unwrap();
+        symlink(folder.join("inner/deep"), folder.join("link")).unwrap();
+        fs::write(folder.join("inner/tool"), "text").unwrap();
+        let mut image = Image { archive: Archive::default() };
+        image.archive.link(Path::new("/bin"), Path::new("usr/bin"));
+        let path = folder.join("link/../tool");
+        let tool = folder.join("inner/tool");
+        assert_eq!(image.add_command(path.as_os_str()).unwrap(), tool.as_os_str());
+        assert!(image.archive.contains(&tool));
+        let up = "../".repeat(folder.components().count() - 1);
+        let path = folder.join(up).join("bin/sh");
+        assert_eq!(image.add_command(path.as_os_str()).unwrap(), "/bin/sh");
+        let mut without = image.archive.clone();
+        without.link(Path::new("/bin"), Path::new("usr/bin"));
+        assert!(without == image.archive, "/bin is no link any more");
+    }
+
+    #[test]
+    fn a_library_is_packed_where_its_path_leads_in_the_guest_and_so_are_the_folders_on_the_way() {
+        let mut image = Image { archive: Archive::default() };
+        assert_eq!(image.walk(Path::new("/o/bin/../lib/x.so")), Path::new("/o/lib/x.so"));
+        assert_eq!(image.walk(Path::new("/lib64/sub/../x.so")), Path::new("/usr/lib64/x.so"));
+        for folder in ["/o/bin", "/usr/lib64/sub"] {
+            assert!(image.archive.contains(Path::new(folder)), "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_script_may_want_what_only_the_guest_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut image = Image { archive: Archive::default() };
+        for tool in ["/usr/bin/only-in-the-guest", "/usr/bin/env"] {
+            image.archive.link(Path::new(tool), Path::new(BUSYBOX));
+        }
+        for line in ["#!/bin/only-in-the-guest", "#!/usr/bin/env only-in-the-guest"] {
+            let script = folder.path().join("script");
+            fs::write(&script, format!("{line}\n")).unwrap();
+            image.add(script.as_os_str()).unwrap();
+            assert!(image.has(script.as_os_str()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_program_behind_a_link_lies_where_its_libraries_are_sought_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let (program, link) = (folder.join("o/bin/prog"), folder.join("l/prog"));
+        fs::create_dir_all(folder.join("o/bin")).unwrap();
+        fs::create_dir_all(folder.join("l")).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        symlink("../o/bin/prog", &link).unwrap();
+        let mut image = Image { archive: Archive::default() };
+        assert_eq!(image.add_command(link.as_os_str()).unwrap(), link.as_os_str());
+        assert!(image.archive.contains(&program));
+        let mut linked = image.archive.clone();
+        linked.link(&link, &program);
+        assert!(linked == image.archive, "the name is no link to the program");
+    }
+
+    #[test]
+    fn what_the_guest_would_hide_below_its_own_mounts_is_refused() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let script = folder.path().join("script");
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let mut image = Image { archive: Archive::default() };
+        let error = image.add_command(script.as_os_str()).unwrap_err().to_string();
+        let expected = format!(
+            "cannot pack {}: the guest has a /dev of its own in front of it; copy it elsewhere, to /tmp",
+            script.display()
+        );
+        assert_eq!(error, expected);
     }
 }
