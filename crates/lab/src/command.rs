@@ -14,7 +14,7 @@ use signal_hook::consts::SIGWINCH;
 
 use crate::guest::{Guest, GuestConfig};
 use crate::image::Image;
-use crate::kernels::{KernelSource, KernelStore};
+use crate::kernels::{Kernel, KernelSource, KernelStore};
 use crate::kvm;
 use crate::qemu::Accel;
 use crate::run::{Control, Input};
@@ -68,7 +68,11 @@ impl LabOptions {
     ///
     /// One line for what is missing or went wrong; the console's last lines when the guest failed.
     pub fn boot(&self, argv: &mut [OsString], note: &mut dyn FnMut(&str)) -> anyhow::Result<Guest> {
-        let kernel = KernelStore::of_this_user()?.get(&self.kernel, note)?;
+        let kernel = match &self.kernel {
+            KernelSource::Image(image) => Kernel::of_image(image),
+            // Only here a folder for kernels is needed.
+            named => KernelStore::of_this_user()?.get(named, note)?,
+        };
         let mut image = Image::new(&self.pagetide)?;
         for name in &self.with {
             image.add(name)?;

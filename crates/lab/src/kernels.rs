@@ -3,9 +3,10 @@
 //!
 //! The store is a folder for each name, `$XDG_CACHE_HOME/pagetide/kernels/6.12/` and so on, with
 //! the kernel (`vmlinuz`), the modules that its port needs (`modules/`) and a line that says which
-//! package it is (`package`). A folder is complete or absent: it is made aside, under a lock, and
-//! renamed. To have a newer kernel of the same name, delete its folder. A computer without a
-//! network can be given a store that was made on another one (`PAGETIDE_KERNEL_DIR`).
+//! package it is (`package`). A folder is made aside, under a lock, and renamed when it is complete;
+//! one without a kernel in it is replaced. To have a newer kernel of the same name, delete its
+//! folder. A computer without a network can be given a store that was made on another one
+//! (`PAGETIDE_KERNEL_DIR`).
 //!
 //! What a kernel needs to boot in the lab is built into Debian's: NUMA, serial ports, tmpfs. The
 //! driver of the fast port is a module in 6.1, and built in from 6.12 on.
@@ -146,6 +147,13 @@ pub struct Kernel {
     pub port: Port,
 }
 
+impl Kernel {
+    /// The kernel that a user has given: nothing is known of its drivers.
+    pub(crate) fn of_image(image: &Path) -> Self {
+        Self { image: image.to_owned(), modules: Vec::new(), port: Port::Serial }
+    }
+}
+
 /// Why there is no kernel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -154,7 +162,10 @@ pub enum KernelError {
     #[error("no folder for kernels: set XDG_CACHE_HOME, HOME, or PAGETIDE_KERNEL_DIR")]
     NoFolder,
     /// The folder given by the user has not got this one.
-    #[error("no kernel {name} in PAGETIDE_KERNEL_DIR: there is no {path}", path = path.display())]
+    #[error(
+        "no kernel {name} in PAGETIDE_KERNEL_DIR: there is no {path}, or it is empty",
+        path = path.display()
+    )]
     NotInFolder {
         /// The kernel.
         name: KernelName,
@@ -233,9 +244,7 @@ impl KernelStore {
         note: &mut dyn FnMut(&str),
     ) -> Result<Kernel, KernelError> {
         match source {
-            KernelSource::Image(image) => {
-                Ok(Kernel { image: image.clone(), modules: Vec::new(), port: Port::Serial })
-            }
+            KernelSource::Image(image) => Ok(Kernel::of_image(image)),
             KernelSource::Named(name) => self.named(*name, note),
         }
     }
@@ -263,7 +272,7 @@ impl KernelStore {
             Ok(package)
         });
         let kept = package.and_then(|package| match in_folder(&made) {
-            Some(_) => fs::rename(&made, &folder).map_err(failed),
+            Some(_) => settle(&made, &folder).map_err(failed),
             None => Err(KernelError::NoImage { package }),
         });
         // What stays is removed by the next fetch.
@@ -283,7 +292,8 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
 fn in_folder(folder: &Path) -> Option<Kernel> {
     let image = folder.join("vmlinuz");
     let modules = PORT_MODULES.map(|name| folder.join("modules").join(name));
-    image.exists().then(|| Kernel {
+    let whole = fs::metadata(&image).is_ok_and(|found| found.is_file() && found.len() > 0);
+    whole.then(|| Kernel {
         image,
         modules: modules.into_iter().filter(|module| module.exists()).collect(),
         port: Port::Virtio,
@@ -349,6 +359,18 @@ fn fill(folder: &Path, package: &Path, name: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a kernel that is complete where it is looked for, in place of a folder that is not. Its files are
+/// on the disk before it has its name. The lock is held.
+fn settle(made: &Path, folder: &Path) -> io::Result<()> {
+    for file in files_below(made)? {
+        File::open(file)?.sync_all()?;
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::rename(made, folder),
+    }
 }
 
 fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -424,6 +446,30 @@ mod tests {
         assert_eq!(fs::read(kernel.image).unwrap(), b"image");
         assert_eq!(kernel.modules, [folder.join("modules/virtio_ring.ko")]);
         assert!(!folder.join("modules/virtio_balloon.ko").exists());
+    }
+
+    #[test]
+    fn an_image_without_content_is_no_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("vmlinuz"), "").unwrap();
+        assert_eq!(in_folder(folder.path()), None);
+    }
+
+    #[test]
+    fn a_fetched_kernel_takes_the_place_of_a_folder_without_one() {
+        let store = tempfile::tempdir().unwrap();
+        let (made, folder) = (store.path().join("aside"), store.path().join("6.1"));
+        for (folder, file) in [(&made, "vmlinuz"), (&folder, "package")] {
+            fs::create_dir_all(folder.join("modules")).unwrap();
+            fs::write(folder.join(file), "content").unwrap();
+        }
+        settle(&made, &folder).unwrap();
+        assert!(in_folder(&folder).is_some());
+        assert!(!folder.join("package").exists() && !made.exists());
+        // The usual case: nothing is there.
+        fs::rename(&folder, &made).unwrap();
+        settle(&made, &folder).unwrap();
+        assert!(in_folder(&folder).is_some());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot run its command must fail")]
 
 mod command_line;
+mod lab;
 mod machine;
 mod migratepages_golden;
 mod model;
