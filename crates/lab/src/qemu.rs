@@ -2,7 +2,7 @@
 //!
 //! Rules of QEMU that the topology must meet, checked here because its own messages name its
 //! options and not the user's file: CPUs and nodes are numbered from 0 without gaps, and node 0
-//! has CPUs and room for the kernel.
+//! has CPUs and room for the kernel. A node's memory is rounded down to 2 MiB.
 //!
 //! QEMU is given three open files, and nothing else that has a name: the agent's port as standard
 //! input, the initramfs as standard output (nothing is written there), and as standard error the
@@ -82,9 +82,9 @@ pub enum MachineError {
     },
     /// Memory comes in whole pages of QEMU's backends.
     #[error(
-        "node {node} of machine {machine} has {memory} of memory: the lab needs a multiple of 2MiB"
+        "node {node} of machine {machine} has {memory} of memory: the lab gives memory by 2MiB, so a node needs that"
     )]
-    MemoryMultiple {
+    LittleMemory {
         /// The machine's name.
         machine: String,
         /// The node.
@@ -95,6 +95,8 @@ pub enum MachineError {
 }
 
 const MIB: u64 = 1 << 20;
+/// What the size of a memory backend must be a multiple of.
+const BACKEND_BYTES: u64 = 2 * MIB;
 /// A kernel with its tables and per-CPU areas, and some memory to run anything at all.
 const KERNEL_BYTES: u64 = 160 * MIB;
 
@@ -118,18 +120,24 @@ pub(crate) fn check(topology: &Topology, image_bytes: u64) -> Result<(), Machine
         return Err(MachineError::BootNode { machine: machine() });
     };
     // The archive is in memory twice until the kernel has unpacked it.
-    let needed = Bytes::new((KERNEL_BYTES + 2 * image_bytes).next_multiple_of(2 * MIB));
+    let needed = Bytes::new((KERNEL_BYTES + 2 * image_bytes).next_multiple_of(BACKEND_BYTES));
     if boot.memory < needed {
         return Err(MachineError::Memory { machine: machine(), memory: boot.memory, needed });
     }
-    match topology.nodes().iter().find(|node| node.memory.get() % (2 * MIB) != 0) {
-        Some(node) => Err(MachineError::MemoryMultiple {
+    match topology.nodes().iter().find(|node| node.memory > Bytes::ZERO && memory(node) == 0) {
+        Some(node) => Err(MachineError::LittleMemory {
             machine: machine(),
             node: node.id,
             memory: node.memory,
         }),
         None => Ok(()),
     }
+}
+
+/// Bytes of memory that the guest's node gets: what is whole pages of QEMU's backends. Nodes of real
+/// machines have some more.
+fn memory(node: &Node) -> u64 {
+    node.memory.get() / BACKEND_BYTES * BACKEND_BYTES
 }
 
 /// What to boot.
@@ -192,10 +200,10 @@ fn cmdline(boot: &Boot<'_>) -> String {
 /// Pairs of option and value for CPUs, nodes, distances and, where known, speeds.
 fn numa(topology: &Topology) -> Vec<(String, String)> {
     let nodes = topology.nodes();
-    let total: u64 = nodes.iter().map(|node| node.memory.get()).sum();
+    let total: u64 = nodes.iter().map(memory).sum();
     let mut pairs = vec![option("-smp", cpus(topology)), option("-m", format!("{total}B"))];
     for node in nodes.iter().filter(|node| node.memory > Bytes::ZERO) {
-        let (id, bytes) = (node.id, node.memory.get());
+        let (id, bytes) = (node.id, memory(node));
         pairs.push(option("-object", format!("memory-backend-ram,id=m{id},size={bytes}B")));
     }
     for node in nodes {
@@ -441,7 +449,22 @@ mod tests {
             refused(vec![node(0, "0", 64), node(1, "1", 512)]),
             "node 0 of machine test has 64.0 MiB of memory: kernel and programs of the guest need 200 MiB"
         );
-        assert!(refused(vec![node(0, "0", 513)]).contains("multiple of 2MiB"));
-        assert_eq!(check(&topology(vec![node(0, "0", 512)]), 20 * MIB), Ok(()));
+        assert_eq!(
+            refused(vec![node(0, "0", 512), node(1, "1", 1)]),
+            "node 1 of machine test has 1.0 MiB of memory: the lab gives memory by 2MiB, so a node needs that"
+        );
+        assert_eq!(check(&topology(vec![node(0, "0", 512), node(1, "1", 0)]), 20 * MIB), Ok(()));
+    }
+
+    #[test]
+    fn a_node_of_any_size_has_as_much_as_is_whole_pages_of_the_backends() {
+        let mut real = node(0, "0", 513);
+        real.memory = Bytes::new(513 * MIB + 4096);
+        let machine = topology(vec![real, node(1, "1", 255)]);
+        assert_eq!(check(&machine, 20 * MIB), Ok(()));
+        let line = line(&machine, Accel::Tcg, Port::Serial);
+        for words in ["-m 803209216B", "id=m0,size=536870912B", "id=m1,size=266338304B"] {
+            assert!(line.contains(words), "{words:?} is not in {line}");
+        }
     }
 }
