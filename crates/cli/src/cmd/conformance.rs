@@ -49,11 +49,15 @@ pub(crate) struct Args {
 /// Plays them; 1 when a case came out otherwise than its file or the model says.
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let all = read_cases(&args.files)?;
+    let has = |wanted: &str| all.iter().any(|case| case.number == wanted);
+    let unknown: Vec<&str> =
+        args.case.iter().map(String::as_str).filter(|wanted| !has(wanted)).collect();
+    ensure!(unknown.is_empty(), "no case has the number {}", unknown.join(", "));
     let cases: Vec<Case> = match args.case.as_slice() {
         [] => all.clone(),
         wanted => all.iter().filter(|case| wanted.contains(&case.number)).cloned().collect(),
     };
-    ensure!(!cases.is_empty(), "no case has one of the numbers {}", args.case.join(", "));
+    ensure!(!cases.is_empty(), "the case files have no case");
     let pagetide = std::env::current_exe().context("cannot find the running binary")?;
     let mut out = io::stdout();
     let mut deviations = 0;
