@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use engine::page::ExplainError;
 use engine::planner::PlanError;
 use engine::target::TargetError;
+use lab::GuestError;
 use linux::ReadError;
 use linux::calls::MoveError;
 use linux::sysfs::topology::ReadTopologyError;
@@ -81,6 +82,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             TraceError::Read(cause) => of_cause(cause),
             _ => None,
         };
+    }
+    if let Some(GuestError::Host { reason, .. }) = cause.downcast_ref() {
+        return of_cause(reason);
     }
     if let Some(PlanError::Read(cause)) = cause.downcast_ref() {
         return of_cause(cause);
@@ -153,6 +157,13 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Done);
         assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Usage);
+    }
+
+    #[test]
+    fn so_is_a_reader_of_what_a_command_in_the_lab_wrote() {
+        let reason = io::ErrorKind::BrokenPipe.into();
+        let error = GuestError::Host { what: "write what the command wrote", reason };
+        assert_eq!(Exit::of(&error.into()), Exit::Done);
     }
 
     #[test]

@@ -51,8 +51,16 @@ fn probe(kernel: &Kernel, image: &Image) -> bool {
 
 /// One line for each answer: the boot of this computer, the kernel, `yes` or `no`.
 fn answer_before(question: &str) -> Option<bool> {
-    let answers = fs::read_to_string(cache_folder()?.join("kvm")).ok()?;
-    let answer = |line: &str| line.strip_prefix(question).map(|rest| rest.trim() == "yes");
+    answer_in(&fs::read_to_string(cache_folder()?.join("kvm")).ok()?, question)
+}
+
+fn answer_in(answers: &str, question: &str) -> Option<bool> {
+    let answer = |line: &str| match line.strip_prefix(question)? {
+        " yes" => Some(true),
+        " no" => Some(false),
+        // Another kernel, whose path begins like this one's; or a line that was not written to its end.
+        _ => None,
+    };
     answers.lines().find_map(answer)
 }
 
@@ -61,5 +69,18 @@ fn keep(question: &str, answer: bool) {
     let Some(path) = cache_folder().map(|folder| folder.join("kvm")) else { return };
     if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
         let _ = writeln!(file, "{question} {}", if answer { "yes" } else { "no" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_answer_to_the_very_question_is_taken() {
+        let answers = "boot /k/vmlinuz new no\nboot /k/vmlinuz y\nboot /k/vmlinuz yes\n";
+        assert_eq!(answer_in(answers, "boot /k/vmlinuz"), Some(true));
+        assert_eq!(answer_in(answers, "boot /k/vmlinuz new"), Some(false));
+        assert_eq!(answer_in(answers, "boot /k"), None);
     }
 }
