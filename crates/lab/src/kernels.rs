@@ -368,7 +368,7 @@ fn settle(made: &Path, folder: &Path) -> io::Result<()> {
         File::open(file)?.sync_all()?;
     }
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::rename(made, folder),
     }
 }

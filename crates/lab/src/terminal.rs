@@ -3,13 +3,14 @@
 //! Raw: every key goes to the guest, Ctrl-C too. It is given back as it was when the value is
 //! dropped, which a panic does as well, and before a signal from elsewhere ends us.
 
-use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use agent::port::lock;
 use agent::protocol::WindowSize;
+use linux::Root;
+use linux::proc::status;
 use rustix::termios::{
     OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
 };
@@ -18,7 +19,7 @@ use signal_hook::low_level;
 
 /// Size for a guest's terminal when ours has none.
 const DEFAULT_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
-/// Signals that end us. No key sends one while the terminal is raw.
+/// Signals that end us, unless they are ignored. No key sends one while the terminal is raw.
 const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 /// Standard input in raw mode; nothing when it is no terminal.
@@ -38,8 +39,9 @@ impl RawTerminal {
         let mut raw = before.clone();
         raw.make_raw();
         let before = Arc::new(Mutex::new(before));
-        let ignored = ignored();
-        for signal in ENDING.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0) {
+        let own = Root::default().parse("proc/self/status", status::parse);
+        let own = own.map_err(io::Error::other)?;
+        for signal in ENDING.into_iter().filter(|&signal| !own.ignores(signal.cast_unsigned())) {
             give_back_at(signal, Arc::clone(&before))?;
         }
         let held = lock(&before);
@@ -63,13 +65,6 @@ impl Drop for RawTerminal {
 fn set(modes: &Termios) -> io::Result<()> {
     tcflush(io::stdin(), QueueSelector::IFlush)?;
     Ok(tcsetattr(io::stdin(), OptionalActions::Now, modes)?)
-}
-
-/// Signals that this process ignores, as a mask; they stay ignored.
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// When this signal comes, gives the terminal back, and then ends us by the signal.
