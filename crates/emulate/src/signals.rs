@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use linux::Root;
+use linux::proc::status;
 use rustix::process::{Signal, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
@@ -43,8 +45,9 @@ impl Signals {
     pub(crate) fn take() -> io::Result<Self> {
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let ignored = ignored();
-        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+        let own = Root::default().parse("proc/self/status", status::parse);
+        let is_ignored =
+            |signal: i32| own.as_ref().is_ok_and(|own| own.ignores(signal.cast_unsigned()));
         let mut came = Vec::new();
         for (number, signal) in FORWARDED {
             if !is_ignored(number) {
@@ -73,11 +76,4 @@ impl Signals {
             }
         }
     }
-}
-
-/// Signals that this process ignores, as a mask.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
