@@ -56,6 +56,7 @@ mod explain;
 mod filter;
 mod first_touch;
 mod gone;
+mod identity;
 mod image;
 mod keeper;
 mod launch;

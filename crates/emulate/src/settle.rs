@@ -5,7 +5,7 @@
 //! with several threads the one that touched a page is not known: each is given as many new pages
 //! as it took page faults since the last look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use linux::proc::maps::{Device, Mapping};
 use linux::proc::pagemap::{Pagemap, PagemapEntry};
@@ -13,6 +13,7 @@ use model::{Fault, FileId, FileKind, Found, Machine, MapKind, Mirrored, Protecti
 
 use crate::first_touch::FirstTouch;
 use crate::gone::Unmapped;
+use crate::identity::{self, Identity};
 use crate::process::Known;
 use crate::remap;
 use crate::scan::{self, Run};
@@ -24,11 +25,21 @@ pub(crate) type FileKey = (Device, u64);
 /// Files that were seen mapped.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    by_inode: BTreeMap<FileKey, FileId>,
+    by_inode: BTreeMap<FileKey, Mapped>,
     /// What a file on a device without a disk is.
     kinds: BTreeMap<Device, FileKind>,
+    /// Files that nobody mapped before this look: what their inode numbers mean has been asked in it.
+    new_in_look: BTreeSet<FileKey>,
     /// Pages of files in memory that nobody mapped, when it was last looked whether these exist.
     pub(crate) unmapped_pages_seen: u64,
+}
+
+/// A file that was seen mapped.
+#[derive(Debug)]
+struct Mapped {
+    file: FileId,
+    /// Of a file on a disk, if anything tells.
+    identity: Option<Identity>,
 }
 
 /// Some page could not be placed.
@@ -324,22 +335,43 @@ fn exclusive(pagemap: &Pagemap, runs: &[(u64, u64)]) -> Vec<u64> {
     found
 }
 
+impl Mapped {
+    /// Whether the inode number may mean another file by now. Not while somebody maps it; and the numbers of
+    /// files in memory are not given away again.
+    fn may_be_another(&self, machine: &Machine) -> bool {
+        machine.file_kind(self.file) == FileKind::Disk && !machine.is_file_mapped(self.file)
+    }
+
+    /// Whether a mapping with its inode number is of this file.
+    fn is_of(&mut self, machine: &Machine, pid: u32, mapping: &Mapping) -> bool {
+        let now = Identity::of(pid, mapping);
+        if now.is_some() && self.identity.is_some() {
+            return now == self.identity;
+        }
+        let is_named = identity::is_named(pid, mapping, machine.file_name(self.file));
+        if is_named && now.is_some() {
+            self.identity = now;
+        }
+        is_named
+    }
+}
+
 impl Files {
     /// Files in memory that have pages and that nobody maps.
     pub(crate) fn unmapped(&self, machine: &Machine) -> Vec<Unmapped> {
-        let has_pages = |file| machine.pages_without_mapping(file) > 0;
-        let files = self.by_inode.iter().filter(|&(_, &file)| has_pages(file));
-        let named = |(&key, &file): (&FileKey, &FileId)| Unmapped {
+        let has_pages = |it: &Mapped| machine.pages_without_mapping(it.file) > 0;
+        let files = self.by_inode.iter().filter(|(_, it)| has_pages(it));
+        let named = |(&key, it): (&FileKey, &Mapped)| Unmapped {
             key,
-            file,
-            name: machine.file_name(file).to_owned(),
+            file: it.file,
+            name: machine.file_name(it.file).to_owned(),
         };
         files.map(named).collect()
     }
 
     /// The pages of all of them.
     pub(crate) fn unmapped_pages(&self, machine: &Machine) -> u64 {
-        self.by_inode.values().map(|&file| machine.pages_without_mapping(file)).sum()
+        self.by_inode.values().map(|it| machine.pages_without_mapping(it.file)).sum()
     }
 
     /// A file has ceased to exist.
@@ -349,6 +381,7 @@ impl Files {
 
     /// The mappings of a process as the model sees them. Those of the kernel itself are its own.
     fn mirror(&mut self, machine: &mut Machine, pid: u32, mappings: &[Mapping]) -> Vec<Mirrored> {
+        self.new_in_look.clear();
         mappings.iter().filter_map(|mapping| self.mirror_one(machine, pid, mapping)).collect()
     }
 
@@ -386,8 +419,15 @@ impl Files {
 
     fn file(&mut self, machine: &mut Machine, pid: u32, mapping: &Mapping) -> FileId {
         let key = (mapping.device, mapping.inode);
-        if let Some(&file) = self.by_inode.get(&key) {
-            return file;
+        if let Some(known) = self.by_inode.get_mut(&key) {
+            if !known.may_be_another(machine) || !self.new_in_look.insert(key) {
+                return known.file;
+            }
+            if known.is_of(machine, pid, mapping) {
+                return known.file;
+            }
+            // The pages of a file go with it.
+            machine.delete_file(known.file);
         }
         let kind = match mapping.name.as_str() {
             "/dev/zero (deleted)" => FileKind::SharedAnon,
@@ -397,7 +437,10 @@ impl Files {
             _ => self.kind_on_device(pid, mapping),
         };
         let file = machine.create_file(kind, &mapping.name);
-        self.by_inode.insert(key, file);
+        let is_disk = kind == FileKind::Disk;
+        let identity = is_disk.then(|| Identity::of(pid, mapping)).flatten();
+        self.by_inode.insert(key, Mapped { file, identity });
+        self.new_in_look.insert(key);
         file
     }
 

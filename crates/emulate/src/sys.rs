@@ -3,6 +3,7 @@
 
 pub(crate) mod close;
 pub(crate) mod fork;
+pub(crate) mod handle;
 pub(crate) mod lease;
 pub(crate) mod memory;
 pub(crate) mod mount;

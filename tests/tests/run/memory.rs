@@ -1,7 +1,9 @@
 //! What becomes of places when mappings change.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
+use super::files::{as_nobody, is_root};
 use super::python::{CALLS, python_on};
 use super::{expect, run, text};
 
@@ -179,6 +181,81 @@ os.write(tell, b'x'); os.wait()
 print(node(p), node(p + 4096))",
     );
     assert_eq!(said, "1 0\n1 0\n");
+}
+
+/// Files in a `FOLDER` on a disk: `new` makes one, `map_file` maps it and writes its pages, and `unmap` ends
+/// the mapping and prints where they were.
+const DISK: &str = r"
+import os
+SIZE = 16384
+def new(name):
+    return os.open(f'{FOLDER}/{name}', os.O_CREAT | os.O_EXCL | os.O_RDWR)
+def map_file(descriptor):
+    os.ftruncate(descriptor, SIZE)
+    at = call(9, 0, SIZE, 3, 1, descriptor, 0)
+    os.close(descriptor)
+    touch(at, SIZE)
+    return at
+def unmap(at):
+    print(node_of(at), end=' ')
+    assert call(11, at, SIZE) == 0
+";
+
+/// What a script says of such files, as root and as nobody.
+fn with_disk_files(script: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let set = format!("FOLDER = '{}'", folder.path().display());
+    let script = [&set, DISK, script].concat();
+    let mut said = vec![python_on("two-socket", &script)];
+    if is_root() {
+        let script = [CALLS, &script].concat();
+        let words = ["--machine", "two-socket", "--", "/usr/bin/python3", "-c", &script];
+        let output = as_nobody(&words);
+        assert!(output.status.success(), "{output:?}");
+        said.push(text(&output.stdout));
+    }
+    said
+}
+
+#[test]
+fn a_new_file_with_the_inode_number_of_a_deleted_one_has_none_of_its_pages() {
+    let said = with_disk_files(
+        "for name in ('a', 'b'):
+    bind(0); unmap(map_file(new('a'))); os.unlink(f'{FOLDER}/a')
+    bind(1); unmap(map_file(new(name))); os.unlink(f'{FOLDER}/{name}')
+print()",
+    );
+    assert!(said.iter().all(|said| said == "0 1 0 1 \n"), "{said:?}");
+}
+
+#[test]
+fn a_new_file_that_never_had_a_name_has_no_pages_of_another() {
+    if !is_root() {
+        return; // By its name alone, which has its inode number, it is not told from another.
+    }
+    let said = with_disk_files(
+        "def nameless():
+    return os.open(FOLDER, os.O_TMPFILE | os.O_RDWR, 0o600)
+if os.getuid() == 0:
+    bind(0); unmap(map_file(nameless()))
+    bind(1); unmap(map_file(nameless()))",
+    );
+    assert_eq!(said[0], "0 1 ");
+}
+
+#[test]
+fn a_file_that_nobody_maps_for_a_while_keeps_its_pages_whatever_it_is_called_then() {
+    let said = with_disk_files(
+        "bind(0); first = new('a'); again = os.dup(first); last = os.dup(first); unmap(map_file(first))
+bind(1); os.rename(f'{FOLDER}/a', f'{FOLDER}/b'); unmap(map_file(os.open(f'{FOLDER}/b', os.O_RDWR)))
+os.link(f'{FOLDER}/b', f'{FOLDER}/c'); unmap(map_file(os.open(f'{FOLDER}/c', os.O_RDWR)))
+unmap(map_file(again)); os.unlink(f'{FOLDER}/b'); os.unlink(f'{FOLDER}/c')
+if os.getuid() == 0: unmap(map_file(last))
+print()",
+    );
+    assert_eq!(said[0], "0 0 0 0 0 \n");
+    assert!(said[1..].iter().all(|said| said == "0 0 0 0 \n"), "{said:?}");
 }
 
 /// Files of 32 MiB in memory, of one kind: `make` gives one that is mapped, and `unmap` ends its

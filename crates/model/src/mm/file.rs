@@ -119,6 +119,11 @@ impl Machine {
         &self.file(id).name
     }
 
+    /// What it is.
+    pub fn file_kind(&self, id: FileId) -> FileKind {
+        self.file(id).kind
+    }
+
     pub(crate) fn file(&self, id: FileId) -> &File {
         &self.files[id.0 as usize]
     }

@@ -244,8 +244,13 @@ impl Machine {
         if is_kept && file.mappers.is_empty() { file.pages.len() as u64 } else { 0 }
     }
 
-    /// A file in memory that nobody maps has ceased to exist. Pages that are free by that.
+    /// Whether some address space maps a file.
+    pub fn is_file_mapped(&self, id: FileId) -> bool {
+        !self.file(id).mappers.is_empty()
+    }
+
+    /// A file that nobody maps has ceased to exist. Pages that are free by that.
     pub fn delete_file(&mut self, id: FileId) -> u64 {
-        if self.pages_without_mapping(id) == 0 { 0 } else { self.drop_pages(id) }
+        if self.is_file_mapped(id) { 0 } else { self.drop_pages(id) }
     }
 }
