@@ -36,8 +36,11 @@ impl Run {
     pub(crate) fn found(&self, mapping: &Mirrored, machine: &Machine) -> Found {
         let (vdso, vvar) = machine.vdso_files();
         let has = |flag| self.flags.contains(flag);
-        let is_kernels =
-            mapping.kind == MapKind::Shared(vvar, 0) || mapping.kind == MapKind::Private(vdso, 0);
+        let is_kernels = match mapping.kind {
+            MapKind::Shared(file, _) => file == vvar,
+            MapKind::Private(file, _) => file == vdso,
+            MapKind::Anon => false,
+        };
         match (has(ScanFlags::PFN_ZERO), has(ScanFlags::HUGE), has(ScanFlags::FILE)) {
             _ if is_kernels => Found::File,
             (true, true, _) => Found::HugeZero,

@@ -396,7 +396,9 @@ impl Files {
         let kind = match mapping.name.as_str() {
             "[vdso]" => MapKind::Private(vdso, 0),
             "[vvar]" => MapKind::Shared(vvar, 0),
-            name if name.starts_with("[vvar") || name == "[vsyscall]" => return None,
+            // What later kernels keep apart ([vvar_vclock], 6.13): none of the data.
+            name if name.starts_with("[vvar") => MapKind::Shared(vvar, model::VVAR_PAGES),
+            "[vsyscall]" => return None,
             // The inode of a segment of shmget(2) is its identifier, which may be 0.
             name if mapping.inode == 0 && !name.starts_with("/SYSV") => MapKind::Anon,
             _ => {

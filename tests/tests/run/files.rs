@@ -191,6 +191,20 @@ fn a_zombie_is_shown_as_one_where_it_may_run_and_without_mappings() {
 }
 
 #[test]
+fn each_mapping_has_a_line_of_numa_maps() {
+    for way in WAYS {
+        let script = "cat /proc/$$/maps; echo; cat /proc/$$/numa_maps";
+        let said = say(way, "two-socket", &["sh", "-c", script]);
+        let (maps, numa_maps) = said.split_once("\n\n").unwrap();
+        // The kernel itself knows nothing of this one.
+        let maps = maps.lines().filter(|line| !line.ends_with("[vsyscall]"));
+        let mapped: Vec<&str> = maps.filter_map(|line| line.split('-').next()).collect();
+        let shown: Vec<&str> = numa_maps.lines().filter_map(|it| it.split(' ').next()).collect();
+        assert_eq!(shown, mapped, "by {way}: {said}");
+    }
+}
+
+#[test]
 fn a_program_starts_in_its_folder_also_where_no_path_leads_or_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let binary = folder.path().join("pagetide");

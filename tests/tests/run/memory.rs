@@ -35,6 +35,19 @@ fn asking_by_address_touches_the_page_as_the_kernel_does() {
 }
 
 #[test]
+fn what_later_kernels_keep_apart_from_vvar_is_mapped_and_can_be_bound() {
+    // None before 6.13.
+    let said = python_on(
+        "two-socket",
+        "for line in open('/proc/self/maps'):
+    if '[vvar_' in line:
+        start, end = [int(it, 16) for it in line.split()[0].split('-')]
+        print(mode(start), node_of(start), mbind(start, 0, end - start))",
+    );
+    assert!(said.lines().all(|line| line == "0 -2 0"), "{said}");
+}
+
+#[test]
 fn shared_memory_has_one_place_whoever_touches_it() {
     let script = "map a 4 shared; child set bind 1, write a 0 2; write a 0 4; where a";
     expect("two-socket", script, &["ok", "a: 1*2 0*2"]);
