@@ -50,6 +50,7 @@ pub use mm::vma::Protection;
 pub use observe::call_path::CallPath;
 pub use observe::events::{Event, MigrateCounts};
 pub use observe::explain::{Explained, explain};
+pub use observe::numa_maps::escape_path;
 pub use observe::pagemap::{PagemapEntry, Smaps};
 pub use observe::usage::{Usage, ZoneUsage};
 pub use observe::vmstat::{Counter, Counters};

@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::python::CALLS;
 use super::{pagetide, run, subject, text};
 
 pub(super) const WAYS: [&str; 2] = ["mounts", "injected"];
@@ -201,6 +202,40 @@ fn each_mapping_has_a_line_of_numa_maps() {
         let mapped: Vec<&str> = maps.filter_map(|line| line.split('-').next()).collect();
         let shown: Vec<&str> = numa_maps.lines().filter_map(|it| it.split(' ').next()).collect();
         assert_eq!(shown, mapped, "by {way}: {said}");
+    }
+}
+
+#[test]
+fn numa_maps_has_the_names_that_files_have_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let script = format!(
+        r"
+import os
+def map_file(name):
+    descriptor = os.open(f'{folder}/{{name}}', os.O_CREAT | os.O_RDWR)
+    os.ftruncate(descriptor, 4096)
+    at = call(9, 0, 4096, 3, 1, descriptor, 0)
+    touch(at)
+    return at
+def show(at):
+    assert node_of(at) == 0
+    lines = [line.split() for line in open('/proc/self/numa_maps')]
+    print(*[line[2] for line in lines if int(line[0], 16) == at])
+def path(name):
+    return f'{folder}/{{name}}'
+at = map_file('x=[heap]'); show(at)
+os.rename(path('x=[heap]'), path('a b')); show(at)
+os.link(path('a b'), path('c')); other = map_file('c'); show(other); show(at)
+os.unlink(path('a b')); show(at); show(other)
+os.unlink(path('c'))"
+    );
+    let names = [r"x\075[heap]", r"a\040b", "c", r"a\040b", r"a\040b\040(deleted)", "c"];
+    let expected: String = names.map(|name| format!("file={folder}/{name}\n")).concat();
+    for way in WAYS {
+        let script = [CALLS, &script].concat();
+        let said = say(way, "two-socket", &["/usr/bin/python3", "-c", &script]);
+        assert_eq!(said, expected, "by {way}");
     }
 }
 

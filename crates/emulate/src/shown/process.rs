@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use linux::Root;
+use linux::proc::maps::{self, Mapping};
 use machine::{CpuSet, NodeSet};
 
 use super::host::host;
@@ -15,35 +17,39 @@ use crate::world::World;
 pub(crate) fn numa_maps(world: &mut World, pid: u32) -> String {
     world.before_change(pid, None);
     let Some(task) = world.task(pid) else { return String::new() };
-    let maps = host(&format!("/proc/{pid}/maps"));
+    let mappings = maps::read(&Root::default(), pid).unwrap_or_default();
     // The model joins what the kernel keeps apart, by flags of madvise for one.
-    mark(&world.machine.numa_maps_cut_at(task, &starts(&maps)), &maps)
+    let starts: Vec<u64> = mappings.iter().map(|mapping| mapping.range.start()).collect();
+    name(&world.machine.numa_maps_cut_at(task, &starts), &mappings)
 }
 
-fn starts(maps: &str) -> Vec<u64> {
-    let start = |line: &str| u64::from_str_radix(line.split_once('-')?.0, 16).ok();
-    maps.lines().filter_map(start).collect()
-}
-
-/// Says which mappings are heap and stack: the model knows addresses only.
-fn mark(numa_maps: &str, maps: &str) -> String {
-    let names: BTreeMap<u64, &str> = maps
-        .lines()
-        .filter_map(|line| {
-            let start = line.split_once('-')?.0;
-            let name = [("[heap]", " heap"), ("[stack]", " stack")];
-            let (_, name) = name.iter().find(|(label, _)| line.ends_with(label))?;
-            Some((u64::from_str_radix(start, 16).ok()?, *name))
-        })
-        .collect();
+/// Says what mappings are called now. The model knows where they are, and what a file was called when it
+/// was first seen.
+fn name(numa_maps: &str, mappings: &[Mapping]) -> String {
+    let by_start: BTreeMap<u64, &Mapping> =
+        mappings.iter().map(|mapping| (mapping.range.start(), mapping)).collect();
     let mut text = String::new();
     for line in numa_maps.lines() {
         let (start, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let mapping = u64::from_str_radix(start, 16).ok().and_then(|start| by_start.get(&start));
         let (policy, rest) = rest.split_at(policy_length(rest));
-        let name = u64::from_str_radix(start, 16).ok().and_then(|start| names.get(&start));
-        text.push_str(&format!("{start} {policy}{}{rest}\n", name.unwrap_or(&"")));
+        let (name, rest) = match (mapping, rest.strip_prefix(" file=")) {
+            (Some(mapping), Some(named)) if is_path(&mapping.name) => {
+                let counts = &named[named.find(' ').unwrap_or(named.len())..];
+                (format!(" file={}", model::escape_path(&mapping.name)), counts)
+            }
+            (Some(mapping), None) if mapping.is_heap() => (" heap".to_owned(), rest),
+            (Some(mapping), None) if mapping.is_stack() => (" stack".to_owned(), rest),
+            _ => (String::new(), rest),
+        };
+        text.push_str(&format!("{start} {policy}{name}{rest}\n"));
     }
     text
+}
+
+/// Not so where shared memory was given a name of its own: `[anon_shmem:x]`.
+fn is_path(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('[')
 }
 
 /// Bytes of the policy that `text` begins with. Two have names of two words.
@@ -82,24 +88,41 @@ fn place(status: &str, cpus: &CpuSet, all: &CpuSet, mems: NodeSet) -> String {
 mod tests {
     use super::*;
 
+    const MAPS: &str = "055d0000-055f0000 rw-p 00000000 00:00 0   [heap]\n\
+                        07ff0000-07ff1000 rw-p 00000000 08:01 9   /tmp/x=[heap] (deleted)\n\
+                        07ffc000-07ffe000 rw-p 00000000 00:00 0   [stack]\n";
+
+    fn named(numa_maps: &str) -> String {
+        name(numa_maps, &maps::parse(MAPS).unwrap())
+    }
+
     #[test]
     fn heap_and_stack_are_told_by_where_they_start() {
-        let maps = "55d0000-55f0000 rw-p 00000000 00:00 0   [heap]\n\
-                    7ffc000-7ffe000 rw-p 00000000 00:00 0   [stack]\n";
         let text = "055d0000 bind:0-1 anon=1 N0=1 kernelpagesize_kB=4\n07ffc000 default\n00400000 default\n";
         let expected = "055d0000 bind:0-1 heap anon=1 N0=1 kernelpagesize_kB=4\n\
                         07ffc000 default stack\n00400000 default\n";
-        assert_eq!(mark(text, maps), expected);
+        assert_eq!(named(text), expected);
     }
 
     #[test]
     fn heap_and_stack_come_after_a_policy_of_two_words() {
-        let maps = "55d0000-55f0000 rw-p 00000000 00:00 0   [heap]\n\
-                    7ffc000-7ffe000 rw-p 00000000 00:00 0   [stack]\n";
         for policy in ["prefer (many):0-1", "prefer (many)=static:1", "weighted interleave:0-1"] {
             let text = format!("055d0000 {policy} anon=1 N0=1\n07ffc000 {policy}\n");
             let expected = format!("055d0000 {policy} heap anon=1 N0=1\n07ffc000 {policy} stack\n");
-            assert_eq!(mark(&text, maps), expected);
+            assert_eq!(named(&text), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_has_its_present_name_as_the_kernel_writes_it_and_is_no_heap() {
+        let now = r"file=/tmp/x\075[heap]\040(deleted)";
+        for counts in ["", " anon=1 N0=1"] {
+            let text = format!(
+                "07ff0000 default file=/tmp/old{counts}\n00400000 default file=/b{counts}\n"
+            );
+            let expected =
+                format!("07ff0000 default {now}{counts}\n00400000 default file=/b{counts}\n");
+            assert_eq!(named(&text), expected);
         }
     }
 

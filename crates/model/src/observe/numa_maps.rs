@@ -71,7 +71,7 @@ impl Machine {
         let plain = file.filter(|file| !matches!(file.kind, FileKind::Vdso | FileKind::Vvar));
         if let Some(file) = plain {
             line.push_str(" file=");
-            line.push_str(&escape(&file.name));
+            line.push_str(&escape_path(&file.name));
         }
         if vma.has(vm::HUGETLB) {
             line.push_str(" huge");
@@ -142,8 +142,8 @@ impl Machine {
     }
 }
 
-/// Newline, tab, space and `=` in a path, as the kernel writes them.
-fn escape(path: &str) -> String {
+/// A path as numa_maps has it: newline, tab, space and `=` are written in octal.
+pub fn escape_path(path: &str) -> String {
     path.chars()
         .map(|letter| match letter {
             '\n' => r"\012".to_owned(),
