@@ -168,14 +168,14 @@ fn get_mempolicy(
     args: [u64; 6],
 ) -> Answer {
     let [mode, mask, maxnode, address, flags, _] = args;
-    if flags == NODE | BY_ADDRESS {
+    let args = GetMempolicyArgs { mode, mask, maxnode, address, flags };
+    if flags == NODE | BY_ADDRESS && !world.machine.is_mask_too_short(args) {
         // The kernel faults the page in to see where it is. There may be no mapping.
         let _ = user.read(address, &mut [0]);
     }
     if flags & BY_ADDRESS != 0 {
         world.settle(pid);
     }
-    let args = GetMempolicyArgs { mode, mask, maxnode, address, flags };
     world.machine.get_mempolicy(user, task, args).map(|()| 0).into()
 }
 

@@ -35,6 +35,18 @@ fn asking_by_address_touches_the_page_as_the_kernel_does() {
 }
 
 #[test]
+fn a_question_by_address_that_is_refused_touches_no_page() {
+    let said = python_on(
+        "two-socket",
+        "p, word, mask = map_page(), ctypes.c_int(), (ctypes.c_ulong * 16)()
+def ask_with(bits):
+    return call(GET_MEMPOLICY, ctypes.byref(word), mask, bits, p, 3)
+print(node_of(p), ask_with(0), ask_with(1), node_of(p), ask_with(2), word.value)",
+    );
+    assert_eq!(said, "-2 -1 -1 -2 0 0\n");
+}
+
+#[test]
 fn what_later_kernels_keep_apart_from_vvar_is_mapped_and_can_be_bound() {
     // None before 6.13.
     let said = python_on(

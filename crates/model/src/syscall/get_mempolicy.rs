@@ -53,7 +53,7 @@ impl Machine {
         caller: TaskId,
         args: GetMempolicyArgs,
     ) -> Result<(), Errno> {
-        if args.mask != 0 && args.maxnode < self.node_ids() {
+        if self.is_mask_too_short(args) {
             return Err(Errno::EINVAL);
         }
         let (word, nodes) = self.mempolicy_of(caller, args.address, args.flags)?;
@@ -61,6 +61,11 @@ impl Machine {
             user.write(args.mode, &word.to_le_bytes())?;
         }
         if args.mask != 0 { self.write_mask(user, args, &nodes) } else { Ok(()) }
+    }
+
+    /// Whether the mask has no room for the nodes of the machine: then nothing else is looked at.
+    pub fn is_mask_too_short(&self, args: GetMempolicyArgs) -> bool {
+        args.mask != 0 && args.maxnode < self.node_ids()
     }
 
     /// One more than the highest node number of the machine (`nr_node_ids`).
