@@ -36,8 +36,9 @@ impl fmt::Display for ExplainedStep {
 
 /// Plays a scenario on `machine` and tells of every migration by which functions it came, why, how
 /// and with what result. The scenario's own `trace` steps see nothing: its events are told here.
-/// It ends with a step that kills.
-pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
+/// It ends with a step that kills, and before one that cannot be performed; then the second value says
+/// why.
+pub fn explain(machine: Machine, scenario: &Scenario) -> (Vec<ExplainedStep>, Option<String>) {
     let mut player = Player::new(machine);
     player.machine_mut().trace_on();
     let mut told = Vec::new();
@@ -45,6 +46,9 @@ pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
         let one = Scenario { acts: vec![act.clone()] };
         let record = player.play(&one, |_| {});
         let events = player.machine_mut().take_events();
+        if let End::Failed(why) = record.end {
+            return (told, Some(why));
+        }
         let died = record.end != End::Done;
         let seen = if died { Some(DIED) } else { record.results.first().map(|(_, text)| &**text) };
         told.push(ExplainedStep {
@@ -56,7 +60,7 @@ pub fn explain(machine: Machine, scenario: &Scenario) -> Vec<ExplainedStep> {
             break;
         }
     }
-    told
+    (told, None)
 }
 
 #[cfg(test)]
@@ -68,7 +72,7 @@ mod tests {
     #[test]
     fn a_migration_is_told_with_the_functions_by_which_it_came() {
         let scenario = "map a 4; fill a 0; mp 0 {0} {1}".parse().unwrap();
-        let told = explain(case_machine(KernelVersion::V6_12), &scenario);
+        let (told, _) = explain(case_machine(KernelVersion::V6_12), &scenario);
         assert_eq!(
             told[2].to_string(),
             "mp 0 {0} {1} -> 0\n\

@@ -49,6 +49,8 @@ pub struct Player {
 pub(crate) enum End {
     /// A signal killed the process.
     Dead,
+    /// A step could not be performed, and why.
+    Unable(String),
 }
 
 impl From<Fault> for End {
@@ -131,6 +133,10 @@ impl Player {
                 Err(End::Dead) => {
                     // The model does not say which: a signal of a bad access.
                     record.end = scenario::End::Dead(0);
+                    return record;
+                }
+                Err(End::Unable(why)) => {
+                    record.end = scenario::End::Failed(format!("cannot {}: {why}", act.step));
                     return record;
                 }
             }
@@ -377,12 +383,19 @@ impl Player {
 
     /// Fills a node from a mapping of its own until a page comes from elsewhere.
     fn hog(&mut self, task: TaskId, node: u16, give_back_mib: u64) -> Performed {
-        let target = NodeId::new(node).unwrap_or_else(|| unreachable!("the parser checked it"));
-        let pages = self.machine.topology().node(target).map_or(0, |node| node.memory.pages());
+        let on = NodeId::new(node).and_then(|id| self.machine.topology().node(id));
+        let Some((target, pages)) =
+            on.map(|on| (on.id, on.memory.pages())).filter(|&(_, pages)| pages > 0)
+        else {
+            // A kernel takes no policy for it.
+            return Err(End::Unable(format!("node {node} has no memory")));
+        };
+        let unable = |error: Errno| End::Unable(format!("map {pages} pages: {}", error.name()));
         let address = FIRST_HOG + self.hogs * HOG_STRIDE;
         self.hogs += 1;
-        let mapped = self.machine.mmap(task, address, pages, MapKind::Anon, Protection::READ_WRITE);
-        mapped.expect("the hog has addresses of its own");
+        self.machine
+            .mmap(task, address, pages, MapKind::Anon, Protection::READ_WRITE)
+            .map_err(unable)?;
         self.set_policy(task, 1, &[node]);
         let mut filled = 0;
         while filled < pages {
@@ -395,9 +408,8 @@ impl Player {
         }
         let (mode, nodes) = self.policies.get(&task).cloned().unwrap_or_default();
         self.set_policy(task, mode, &nodes);
-        let kept = (filled - 1).saturating_sub((give_back_mib << 20) / PAGE);
-        let unmapped = self.machine.munmap(task, address + kept * PAGE, (pages - kept) * PAGE);
-        unmapped.expect("a mapping of base pages can be cut");
+        let kept = (filled - 1).saturating_sub(give_back_mib.saturating_mul((1 << 20) / PAGE));
+        self.machine.munmap(task, address + kept * PAGE, (pages - kept) * PAGE).map_err(unable)?;
         Ok(None)
     }
 

@@ -20,20 +20,55 @@ pub struct ParseError {
 
 type Parsed<T> = Result<T, String>;
 
+/// Pages that an area or a range may have, and that one move_pages may name: 4 GiB. A player makes a
+/// list of them, and a larger one would be a mistake.
+const MOST_PAGES: u64 = 1 << 20;
+
 impl FromStr for Scenario {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut acts = Vec::new();
+        let mut acts: Vec<Act> = Vec::new();
         for group in text.split(';').map(str::trim).filter(|group| !group.is_empty()) {
             for (position, step) in group.split(" & ").enumerate() {
+                let read = act(step.trim(), position > 0).and_then(|act| {
+                    check_list(&act.step, &acts)?;
+                    Ok(act)
+                });
                 acts.push(
-                    act(step.trim(), position > 0)
-                        .map_err(|problem| ParseError { step: step.trim().to_owned(), problem })?,
+                    read.map_err(|problem| ParseError { step: step.trim().to_owned(), problem })?,
                 );
             }
         }
         Ok(Self { acts })
+    }
+}
+
+/// The list of a move_pages is no longer than [`MOST_PAGES`], whatever was mapped before it.
+fn check_list(step: &Step, before: &[Act]) -> Parsed<()> {
+    let Step::MovePages { pages, .. } = step else { return Ok(()) };
+    let mapped = |letter| {
+        let sizes = before.iter().filter_map(|act| match act.step {
+            Step::Map { area, pages, .. } if area == letter => Some(pages),
+            _ => None,
+        });
+        sizes.max().unwrap_or_default()
+    };
+    let entries = pages.iter().map(|(place, times)| {
+        let pages = match (place.base, place.pages) {
+            (_, Some((from, upto))) => upto - from,
+            (Base::Area(letter), None) => mapped(letter),
+            _ => 1,
+        };
+        pages.div_ceil(place.stride).saturating_mul(*times)
+    });
+    bounded(entries.fold(0, u64::saturating_add), "entries").map(|_| ())
+}
+
+fn bounded(count: u64, what: &str) -> Parsed<u64> {
+    match count {
+        0..=MOST_PAGES => Ok(count),
+        _ => Err(format!("{count} {what} are too many: up to {MOST_PAGES}")),
     }
 }
 
@@ -239,7 +274,7 @@ fn around(verb: &str, words: &mut Words<'_>) -> Parsed<Step> {
 
 fn map(words: &mut Words<'_>) -> Parsed<Step> {
     let area = letter(words.word("an area")?)?;
-    let pages = words.number("pages")?;
+    let pages = bounded(words.number("pages")?, "pages")?;
     let kind = words.maybe().map_or(Ok(Kind::Anon), kind)?;
     let of = words.key("of").map(letter).transpose()?;
     let private = match words.key("private") {
@@ -275,14 +310,14 @@ fn move_pages(words: &mut Words<'_>) -> Parsed<Step> {
 
 fn place_times(text: &str) -> Parsed<(Place, u64)> {
     match text.split_once('*') {
-        Some((text, times)) => Ok((place(text)?, number(times)?)),
+        Some((text, times)) => Ok((place(text)?, bounded(number(times)?, "times")?)),
         None => Ok((place(text)?, 1)),
     }
 }
 
 fn node_times(text: &str) -> Parsed<(i32, u64)> {
     match text.split_once('*') {
-        Some((node, times)) => Ok((number(node)?, number(times)?)),
+        Some((node, times)) => Ok((number(node)?, bounded(number(times)?, "times")?)),
         None => Ok((number(text)?, 1)),
     }
 }
@@ -300,7 +335,7 @@ fn place(text: &str) -> Parsed<Place> {
     }
     if body.starts_with("0x") {
         let (addr, pages) = match body.split_once(':') {
-            Some((addr, pages)) => (addr, Some((0, number(pages)?))),
+            Some((addr, pages)) => (addr, Some((0, bounded(number(pages)?, "pages")?))),
             None => (body, None),
         };
         return Ok(Place { base: Base::Address(number(addr)?), pages, stride: 1, offset });
@@ -323,6 +358,7 @@ fn place(text: &str) -> Parsed<Place> {
     if stride == 0 || pages.0 >= pages.1 {
         return Err(format!("`{text}` has no page"));
     }
+    bounded(pages.1 - pages.0, "pages")?;
     Ok(Place { base: Base::Area(letter(name)?), pages: Some(pages), stride, offset })
 }
 

@@ -205,7 +205,7 @@ impl Part {
             refused = if here == 0 { refused + 1 } else { 0 };
         }
         self.restore_policy();
-        let kept = filled.saturating_sub((give_back_mib << 20) / PAGE_BYTES);
+        let kept = filled.saturating_sub(give_back_mib.saturating_mul((1 << 20) / PAGE_BYTES));
         sys::unmap(start + kept * PAGE_BYTES, (pages - kept) * PAGE_BYTES)
             .map_err(|errno| Unable(format!("give back: {errno}")))?;
         Ok(None)

@@ -78,10 +78,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     check(&topology)?;
     let machine = Machine::boot(topology, kernel_version(args.kernel), Options::default());
     let mut out = io::stdout().lock();
-    for step in explain(machine, &scenario) {
+    let (steps, unable) = explain(machine, &scenario);
+    for step in steps {
         writeln!(out, "{step}")?;
     }
-    Ok(Exit::Done)
+    unable.map_or(Ok(Exit::Done), |why| Err(anyhow::Error::msg(why)))
 }
 
 /// What the model cannot boot is said here, since it takes a machine at its word.

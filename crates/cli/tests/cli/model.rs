@@ -50,3 +50,39 @@ fn a_step_of_a_process_that_has_exited_ends_the_scenario() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "map a 1\nexit\ntouch a -> killed, or exited before\n");
 }
+
+#[test]
+fn a_step_that_is_too_large_or_cannot_be_performed_is_named_in_one_line() {
+    let too_many = "are too many: up to 1048576";
+    for (scenario, named) in [
+        ("hog 2 4", "cannot hog 2 4: node 2 has no memory"),
+        ("hog 2000 1", "cannot hog 2000 1: node 2000 has no memory"),
+        ("map a 4; where a[0..18446744073709551615]", too_many),
+        ("map a 4; where a[1..18446744073709551615/9223372036854775807]", too_many),
+        ("where 0x1000:1048577", too_many),
+        ("map a 1; mv 0 a*18446744073709551615 1", too_many),
+        ("map a 1048576; mv 0 a,a 1", too_many),
+        ("map a 1; mv 0 a 1*18446744073709551615", too_many),
+        ("map a 4294967295; fill a 0", too_many),
+    ] {
+        let output = pagetide(&["model", "explain", scenario]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{scenario}: {said}");
+        assert!(said.contains(named) && said.lines().count() == 1, "{scenario}: {said}");
+        assert_eq!(text(&output.stdout), "", "{scenario}");
+    }
+}
+
+#[test]
+fn a_node_that_has_no_memory_cannot_be_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hollow.toml");
+    let node = |cpus, memory| format!("[[node]]\ncpus = \"{cpus}\"\nmemory = \"{memory}\"\n");
+    let machine = format!("name = \"hollow\"\n{}{}", node("0", "256MiB"), node("1", "0"));
+    std::fs::write(&file, machine).unwrap();
+    let steps = "map a 1; hog 1 0; where a";
+    let output = pagetide(&["model", "explain", steps, "--machine", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "map a 1\n");
+    assert_eq!(text(&output.stderr), "pagetide: cannot hog 1 0: node 1 has no memory\n");
+}
