@@ -6,7 +6,7 @@
 //! write later is read and dropped, so that they are neither blocked nor killed by `SIGPIPE`.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -14,15 +14,19 @@ use std::process::Stdio;
 use std::sync::{Arc, mpsc};
 use std::{ffi::OsStr, process, thread};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::feed::Feed;
 use crate::port::{CHUNK_BYTES, OUTPUT_WINDOW_BYTES, Sender, Window};
 use crate::protocol::{Command, End, Id, Message, Stream, WindowSize};
 use crate::reaper::Reaper;
 
+/// More than a terminal keeps of what was written to it (8 KiB before its line discipline, and 4 KiB there):
+/// so much is read once the command has ended, since others may go on writing.
+const TERMINAL_BYTES: usize = 64 << 10;
 /// Where commands are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The environment of every command; that of process 1 holds words of the kernel's command line.
@@ -69,17 +73,28 @@ impl Job {
         let (drained, all_drained) = mpsc::channel::<()>();
         for (stream, source) in ends.outputs {
             let (sender, window) = (Arc::clone(sender), Arc::clone(&window));
-            let pump =
-                Pump { id, stream, source: source.into(), gone: Arc::clone(&gone), sender, window };
+            let pump = Pump {
+                id,
+                stream,
+                source: source.into(),
+                is_terminal: ends.terminal.is_some(),
+                gone: Arc::clone(&gone),
+                sender,
+                window,
+            };
             let drained = drained.clone();
             thread::spawn(move || pump.run(drained));
         }
         drop(drained);
         let (input, pieces) = mpsc::channel();
-        thread::spawn({
-            let sender = Arc::clone(sender);
-            move || feed(id, &pieces, ends.input.into(), &sender)
-        });
+        let feed = Feed {
+            id,
+            stdin: ends.input.into(),
+            is_terminal: ends.terminal.is_some(),
+            gone,
+            sender: Arc::clone(sender),
+        };
+        thread::spawn(move || feed.run(&pieces));
         thread::spawn(move || {
             let end = exit.recv().unwrap_or(End::Code(u8::MAX));
             drop(gone_writer);
@@ -195,27 +210,12 @@ fn to_start(
     Ok(start)
 }
 
-/// Carries what the lab sends to the command's standard input.
-fn feed(id: Id, pieces: &mpsc::Receiver<Vec<u8>>, mut stdin: File, sender: &Sender<File>) {
-    let mut open = true;
-    while let Ok(bytes) = pieces.recv() {
-        if bytes.is_empty() {
-            return;
-        }
-        // A command that does not read on (EPIPE) is no reason to let the lab wait.
-        open = open && stdin.write_all(&bytes).is_ok();
-        let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if sender.send(&Message::Took { id, bytes }).is_err() {
-            return;
-        }
-    }
-}
-
 /// Carries one stream of a command to the lab.
 struct Pump {
     id: Id,
     stream: Stream,
     source: File,
+    is_terminal: bool,
     /// Hangs up when the command has ended.
     gone: Arc<PipeReader>,
     sender: Arc<Sender<File>>,
@@ -239,6 +239,9 @@ impl Pump {
             }
         }
         // The command has ended. What it wrote lies in the pipe now; what comes later is not its.
+        if self.is_terminal {
+            return self.carry_rest_of_terminal(&mut buffer);
+        }
         let mut left = rustix::io::ioctl_fionread(&self.source)?;
         while left > 0 {
             let limit = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -249,6 +252,23 @@ impl Pump {
             left -= count as u64;
         }
         Ok(())
+    }
+
+    /// `FIONREAD` of a terminal leaves out what has not reached its line discipline; poll(2) waits
+    /// until that has (`n_tty_poll`).
+    fn carry_rest_of_terminal(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut left = TERMINAL_BYTES;
+        while left > 0 && self.has_more()? {
+            let limit = buffer.len().min(left);
+            left -= self.carry_piece(&mut buffer[..limit])?;
+        }
+        Ok(())
+    }
+
+    fn has_more(&self) -> io::Result<bool> {
+        let mut polled = [PollFd::new(&self.source, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default()))?;
+        Ok(polled[0].revents().contains(PollFlags::IN))
     }
 
     /// Waits for something to read; true once the command has ended.

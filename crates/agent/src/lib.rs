@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod actor;
+mod feed;
 pub mod frame;
 pub mod init;
 mod job;

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, MutexGuard};
 
 use super::*;
 use crate::port::{CHUNK_BYTES, OUTPUT_WINDOW_BYTES};
-use crate::protocol::Stream;
+use crate::protocol::{Stream, WindowSize};
 
 static LAB: LazyLock<Mutex<Lab>> = LazyLock::new(|| Mutex::new(Lab::new()));
 
@@ -49,8 +49,16 @@ impl Lab {
     }
 
     fn start_words(&mut self, words: &[&str]) -> Id {
+        self.start_command(words, None)
+    }
+
+    fn start_on_terminal(&mut self, words: &[&str]) -> Id {
+        self.start_command(words, Some(WindowSize { rows: 24, columns: 80 }))
+    }
+
+    fn start_command(&mut self, words: &[&str], terminal: Option<WindowSize>) -> Id {
         let argv = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-        let command = Command { argv, ..Command::default() };
+        let command = Command { argv, terminal, ..Command::default() };
         self.last_id += 1;
         self.send(&Message::Run { id: self.last_id, command });
         self.last_id
@@ -118,6 +126,66 @@ fn input_reaches_the_command_and_so_does_its_end() {
     sent.chunks(CHUNK_BYTES).for_each(|piece| lab.input(id, piece));
     lab.input(id, b"");
     assert_eq!(lab.end_of(id).out, sent);
+}
+
+/// A shell that reads lines as they come, one that edits them, and one that leaves the rest of the
+/// input to others; with a last line that is whole, and one that is not.
+#[test]
+fn programs_on_a_terminal_read_the_end_of_input() {
+    let mut lab = Lab::for_one_test();
+    let shells: [&[&str]; 2] = [&["sh"], &["busybox", "sh"]];
+    for shell in shells {
+        for (typed, said) in [
+            ("echo h''i\n", "hi"),
+            ("echo h''i", "hi"),
+            ("", ""),
+            ("cat; wc -c; echo h''i\na\nb", "hi"),
+        ] {
+            let id = lab.start_on_terminal(shell);
+            if !typed.is_empty() {
+                lab.input(id, typed.as_bytes());
+            }
+            lab.input(id, b"");
+            let left = lab.end_of(id);
+            let out = String::from_utf8_lossy(&left.out).into_owned();
+            assert_eq!(left.how, Message::Ended { id, end: End::Code(0) }, "{shell:?}: {out}");
+            assert!(out.contains(said), "{shell:?}: {typed:?}: {out}");
+        }
+    }
+}
+
+#[test]
+fn all_that_was_written_to_a_terminal_comes_however_late_it_is_read() {
+    let mut lab = Lab::for_one_test();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let script = format!(
+        "echo $$ >{}; exec dd if=/dev/zero bs=1000 count=276 2>/dev/null",
+        file.path().display()
+    );
+    let id = lab.start_on_terminal(&["sh", "-c", &script]);
+    // The window is full, and the rest lies in the terminal, when the command ends.
+    let mut seen = 0;
+    while seen < OUTPUT_WINDOW_BYTES {
+        if let Message::Output { bytes, .. } = lab.receiver.receive().unwrap().unwrap() {
+            seen += bytes.len();
+        }
+    }
+    let pid = fs::read_to_string(file.path()).unwrap();
+    let wait = lab.start_words(&["tail", &format!("--pid={}", pid.trim()), "-f", "/dev/null"]);
+    assert_eq!(lab.end_of(wait).how, Message::Ended { id: wait, end: End::Code(0) });
+    lab.send(&Message::Took { id, bytes: u32::try_from(seen).unwrap() });
+    assert_eq!(seen + lab.end_of(id).out.len(), 276_000);
+}
+
+#[test]
+fn what_writes_on_to_a_terminal_does_not_hold_the_command() {
+    let mut lab = Lab::for_one_test();
+    let id = lab.start_on_terminal(&["sh", "-c", "(trap '' HUP; exec yes) & echo $!"]);
+    let left = lab.end_of(id);
+    assert_eq!(left.how, Message::Ended { id, end: End::Code(0) });
+    let digits: Vec<u8> = left.out.into_iter().filter(u8::is_ascii_digit).collect();
+    let id = lab.start(&format!("kill -9 {}", String::from_utf8(digits).unwrap()));
+    assert_eq!(lab.end_of(id).how, Message::Ended { id, end: End::Code(0) });
 }
 
 #[test]
