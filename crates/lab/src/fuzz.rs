@@ -73,7 +73,8 @@ pub struct FuzzReport {
 }
 
 /// Plays scenarios until all are played or [`MOST_FOUND`] differences are found. `note` hears of
-/// what takes long; `show` of progress; `keep` gets each difference when it is found.
+/// what takes long; `show` of progress; `keep` gets each difference when it is found, and is all that
+/// hears of it when an error ends the fuzz.
 ///
 /// # Errors
 ///
@@ -86,18 +87,7 @@ pub fn fuzz(
 ) -> anyhow::Result<FuzzReport> {
     let extra_cmdline = format!("{CMDLINE} {}", options.lab.extra_cmdline);
     let lab = LabOptions { time_limit: GUEST_LIMIT, extra_cmdline, ..options.lab.clone() };
-    let machine = model_of(options);
-    let mut fuzz = Fuzz {
-        options,
-        outline: outline(&lab.topology),
-        machine,
-        next: options.from,
-        ahead: VecDeque::new(),
-        suspects: VecDeque::new(),
-        report: FuzzReport::default(),
-        show,
-        keep,
-    };
+    let mut fuzz = Fuzz::new(options, show, keep);
     while !fuzz.is_over() {
         let guest = lab.boot(&mut [], note)?;
         let began = Instant::now();
@@ -140,7 +130,25 @@ struct Fuzz<'a> {
     keep: &'a mut dyn FnMut(&Found) -> anyhow::Result<()>,
 }
 
-impl Fuzz<'_> {
+impl<'a> Fuzz<'a> {
+    fn new(
+        options: &'a FuzzOptions,
+        show: &'a mut dyn FnMut(FuzzProgress),
+        keep: &'a mut dyn FnMut(&Found) -> anyhow::Result<()>,
+    ) -> Self {
+        Self {
+            options,
+            outline: outline(&options.lab.topology),
+            machine: model_of(options),
+            next: options.from,
+            ahead: VecDeque::new(),
+            suspects: VecDeque::new(),
+            report: FuzzReport::default(),
+            show,
+            keep,
+        }
+    }
+
     fn end(&self) -> u64 {
         self.options.from.saturating_add(self.options.cases)
     }
@@ -190,7 +198,7 @@ impl Fuzz<'_> {
         if !self.ahead.is_empty() {
             return;
         }
-        let upto = self.end().min(self.next + CHUNK);
+        let upto = self.end().min(self.next.saturating_add(CHUNK));
         let mut chunk: Vec<u64> = (self.next..upto).collect();
         chunk.sort_by_cached_key(|&index| {
             let scenario = self.scenario(index);
@@ -330,6 +338,21 @@ fn outline(topology: &machine::Topology) -> Outline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_scenarios_of_all_are_drawn() {
+        let options = FuzzOptions {
+            lab: LabOptions::new(conformance::case_topology()).unwrap(),
+            kernel: scenario::Kernel::V6_12,
+            seed: 1,
+            from: u64::MAX - 15,
+            cases: 10,
+        };
+        let (mut show, mut keep) = (|_| (), |_: &Found| Ok(()));
+        let mut fuzz = Fuzz::new(&options, &mut show, &mut keep);
+        fuzz.draw_ahead();
+        assert_eq!(fuzz.ahead.len(), 10);
+    }
 
     #[test]
     fn the_actors_own_pages_are_where_no_call_of_the_scenario_takes_them_from() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use lab::fuzz::{Found, FuzzOptions, FuzzReport, MOST_FOUND, case_file, fuzz};
 use lab::{KernelName, KernelSource, LabOptions};
 
@@ -57,13 +57,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             anyhow::bail!("the model knows no kernel image: use --kernel 6.1, 6.12 or newest")
         }
     };
+    ensure!(
+        args.from.checked_add(args.cases).is_some(),
+        "no scenario has an index above {}: --from {} leaves less than {}",
+        u64::MAX,
+        args.from,
+        args.cases
+    );
     let topology = match &args.machine {
         Some(name) => machine::load(name)?,
         None => conformance::case_topology(),
     };
     let lab = LabOptions { kernel: args.kernel.clone(), ..LabOptions::new(topology)? };
     let options = FuzzOptions { lab, kernel, seed: args.seed, from: args.from, cases: args.cases };
+    prepare(&args.out)?;
     let line = CasesLine::new(args.cases, args.quiet);
+    let mut found = Vec::new();
     let report = fuzz(
         &options,
         &mut |text| {
@@ -71,16 +80,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             let _ = writeln!(io::stderr(), "pagetide lab fuzz: {text}");
         },
         &mut |progress| line.show(progress),
-        &mut |found| keep(&args.out, &options, found),
+        &mut |one| {
+            found.push(one.clone());
+            keep(&args.out, &options, one)
+        },
     );
     line.finish();
-    let report = report?;
-    let mut out = io::stdout();
-    for found in &report.found {
+    tell(&mut io::stdout(), &options, &found, report)
+}
+
+/// Makes the folder, and a file in it, before hours of work depend on both.
+fn prepare(folder: &Path) -> anyhow::Result<()> {
+    let probe = folder.join(format!(".pagetide-fuzz-{}", std::process::id()));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&probe, ""))
+        .and_then(|()| fs::remove_file(&probe))
+        .with_context(|| format!("cannot write case files to {}", folder.display()))
+}
+
+/// Prints what was found, also where an error has ended the fuzz.
+fn tell(
+    out: &mut dyn io::Write,
+    options: &FuzzOptions,
+    found: &[Found],
+    report: anyhow::Result<FuzzReport>,
+) -> anyhow::Result<u8> {
+    for found in found {
         writeln!(out, "{found}")?;
     }
-    writeln!(out, "{}", summary(&options, &report))?;
-    Ok(u8::from(!report.found.is_empty()))
+    writeln!(out, "{}", summary(options, &report?))?;
+    Ok(u8::from(!found.is_empty()))
 }
 
 /// `6.12: 3000 cases of seed 7 in 31 s (97 a second), 2 differences`
@@ -109,4 +138,35 @@ fn keep(folder: &Path, options: &FuzzOptions, found: &Found) -> anyhow::Result<(
     let path = folder.join(name);
     fs::write(&path, case_file(found, options.seed, options.kernel))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scenario::Record;
+
+    #[test]
+    fn what_was_found_is_told_though_an_error_ends_the_fuzz() {
+        let record =
+            |value: &str| Record { results: vec![(1, value.to_owned())], ..Record::default() };
+        let found = Found {
+            indices: vec![1900],
+            scenario: "map a 1; mp 0 {0} {1}".parse().unwrap(),
+            theirs: record("1"),
+            ours: record("0"),
+            came_again: true,
+        };
+        let options = FuzzOptions {
+            lab: LabOptions::new(conformance::case_topology()).unwrap(),
+            kernel: scenario::Kernel::V6_12,
+            seed: 7,
+            from: 0,
+            cases: 3000,
+        };
+        let mut out = Vec::new();
+        let full = Err(anyhow::anyhow!("no space left"));
+        let told = tell(&mut out, &options, std::slice::from_ref(&found), full);
+        assert_eq!(told.unwrap_err().to_string(), "no space left");
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{found}\n"));
+    }
 }

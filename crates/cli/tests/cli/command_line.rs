@@ -59,3 +59,14 @@ fn a_full_disk_is_a_failure_that_is_told() {
     assert_ne!(output.status.code(), Some(0));
     assert!(text(&output.stderr).contains("No space left"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_fuzz_that_could_not_keep_what_it_finds_does_not_begin() {
+    let words = ["lab", "fuzz", "--cases", "1"];
+    for (option, value) in [("--out", "/dev/null/folder"), ("--from", "18446744073709551615")] {
+        let output = pagetide(&[&words[..], &[option, value]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(value) && said.lines().count() == 1, "{said}");
+    }
+}
