@@ -8,7 +8,8 @@
 //! hugetlb pools, weights, KSM, the trace) is set up by the director (`around`), and it also
 //! looks at them from outside (`look`), since a part may have given up the right to. After each
 //! case everything is put back: processes are reaped, groups removed, pools emptied, pages of the
-//! actor's own that the case moved are brought home. No case waits for time to pass.
+//! actor's own that the case moved are brought home. What lasts longer than a case, mounts and
+//! settings, is put back when the director is dropped: the caller turns signals into its `stop`. No case waits for time to pass.
 //!
 //! Two ways in, both from the one `pagetide` binary (`pagetide actor`), which needs nothing from
 //! the lab and so runs under `pagetide run` as well:
@@ -29,22 +30,32 @@ mod memory;
 mod part;
 
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use linux::Errno;
 use scenario::{End, Record, RecordLine, Scenario, Seen};
 
 pub use director::{ActorError, Director};
 
-/// Plays the cases that come in, and writes what each gave.
+/// Plays the cases that come in, and writes what each gave. Once `stop` is set, as a signal does, the
+/// case that is played ends as failed, and no other is played.
 ///
 /// # Errors
 ///
 /// [`ActorError`]: the actor cannot begin, or a stream failed. A case that cannot be performed is
 /// no error: its record says so.
-pub fn play_stream(input: impl BufRead, output: &mut impl Write) -> Result<(), ActorError> {
-    let mut director = Director::new()?;
+pub fn play_stream(
+    input: impl BufRead,
+    output: &mut impl Write,
+    stop: Arc<AtomicBool>,
+) -> Result<(), ActorError> {
+    let mut director = Director::new(stop)?;
     for line in input.lines() {
         let line = line.map_err(ActorError::Stream)?;
+        if director.is_stopped() {
+            break;
+        }
         let line = line.trim();
         if line.is_empty() {
             continue;

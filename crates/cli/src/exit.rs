@@ -141,6 +141,7 @@ pub(crate) fn help() -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent::actor::ActorError;
     use anyhow::Context as _;
 
     use super::*;
@@ -164,6 +165,15 @@ mod tests {
         let reason = io::ErrorKind::BrokenPipe.into();
         let error = GuestError::Host { what: "write what the command wrote", reason };
         assert_eq!(Exit::of(&error.into()), Exit::Done);
+    }
+
+    #[test]
+    fn who_reads_the_records_of_an_actor_may_close_the_pipe_too() {
+        let error = ActorError::Stream(io::ErrorKind::BrokenPipe.into());
+        assert_eq!(Exit::of(&error.into()), Exit::Done);
+        let error = anyhow::Error::from(ActorError::Stream(io::ErrorKind::IsADirectory.into()));
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert_eq!(format!("{error:#}"), "the actor's stream failed: is a directory");
     }
 
     #[test]

@@ -102,6 +102,7 @@ mod grown_lab;
 mod huge;
 mod jvm;
 mod lasting;
+mod leaving;
 mod lifetime;
 mod migratepages;
 mod pacing;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 use linux::proc::{maps, stat};
@@ -44,8 +45,8 @@ pub enum ActorError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// Cases could not be read, or records not be written.
-    #[error("the actor's stream failed: {0}")]
-    Stream(io::Error),
+    #[error("the actor's stream failed")]
+    Stream(#[source] io::Error),
 }
 
 /// Plays scenarios, one after the other.
@@ -66,18 +67,20 @@ pub struct Director {
     largest_node_pages: u64,
     /// Where our own pages lie, unless a case has moved them: see `come_home`.
     home: Option<NodeId>,
+    /// Set by a signal.
+    stop: Arc<AtomicBool>,
 }
 
 const MOUNTS: [(&str, &str); 2] = [("tmpfs", "TMPFS"), ("ramfs", "RAMFS")];
 
 impl Director {
     /// Prepares: runs on CPU 0, maps the board and the desk, mounts a tmpfs and a ramfs of its own
-    /// where it may.
+    /// where it may. Once `stop` is set, a case that is played ends as failed.
     ///
     /// # Errors
     ///
     /// [`ActorError`].
-    pub fn new() -> Result<Self, ActorError> {
+    pub fn new(stop: Arc<AtomicBool>) -> Result<Self, ActorError> {
         let root = Root::default();
         sys::keep_heap();
         let mut first = CpuSet::new();
@@ -121,6 +124,7 @@ impl Director {
             nodes,
             largest_node_pages,
             home: None,
+            stop,
         };
         director.around.settle();
         director.learn_own_memory(&root)?;
@@ -202,7 +206,7 @@ impl Director {
         };
         self.board.set_pid(Actor::FIRST, number(first));
         for _ in 0..LOOKS {
-            if self.board.ready() > 0 {
+            if self.board.ready() > 0 || self.is_stopped() {
                 break;
             }
             self.board.wait_ready(0, Some(&LOOK));
@@ -219,6 +223,9 @@ impl Director {
         let mut looks = 0;
         let mut seen = None;
         loop {
+            if self.is_stopped() {
+                return Err(Unable("a signal has ended it".into()));
+            }
             let turn = self.board.turn();
             let Some(act) = turn.and_then(|turn| scenario.acts.get(turn)) else {
                 return Ok(End::Done);
@@ -249,6 +256,11 @@ impl Director {
                 return Ok(End::Stuck);
             }
         }
+    }
+
+    /// A signal says that the case, and what follows it, is to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// A step of the director.
