@@ -217,7 +217,11 @@ impl Player {
         let scenario::Base::Area(letter) = place.base else { return None };
         let area = *self.areas.get(&letter)?;
         let file = area.file?;
-        let from = (start - area.address) / PAGE;
+        let Some(before) = start.checked_sub(area.address) else {
+            // pwrite(2) and pread(2) of a negative offset.
+            return errno(Err(Errno::EINVAL));
+        };
+        let from = before / PAGE;
         if matches!(step, Step::WriteFile(_)) {
             return errno(self.machine.write_file(task, file, from, from + pages, 1));
         }

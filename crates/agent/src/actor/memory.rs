@@ -224,7 +224,7 @@ impl Part {
         let file = File::from(file.try_clone()?);
         let mut page = vec![1; usize::try_from(PAGE_BYTES).unwrap_or_default()];
         for number in 0..span.pages {
-            let offset = span.start - address + number * PAGE_BYTES;
+            let offset = span.start.wrapping_sub(address).wrapping_add(number * PAGE_BYTES);
             let done = if write {
                 file.write_all_at(&page, offset)
             } else {

@@ -86,3 +86,11 @@ fn a_node_that_has_no_memory_cannot_be_filled() {
     assert_eq!(text(&output.stdout), "map a 1\n");
     assert_eq!(text(&output.stderr), "pagetide: cannot hog 1 0: node 1 has no memory\n");
 }
+
+#[test]
+fn a_file_has_no_page_before_its_first() {
+    let output = pagetide(&["model", "explain", "map a 1 memfd; write a-4096; readf a-4096"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = "map a 1 memfd\nwrite a-4096 -> EINVAL\nreadf a-4096 -> EINVAL\n";
+    assert_eq!(text(&output.stdout), said);
+}
