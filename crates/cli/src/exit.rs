@@ -15,6 +15,7 @@ use engine::target::TargetError;
 use lab::GuestError;
 use linux::ReadError;
 use linux::calls::MoveError;
+use linux::cgroup::CgroupError;
 use linux::sysfs::topology::ReadTopologyError;
 use linux::tracefs::TraceError;
 use trace::session::SessionError;
@@ -86,8 +87,19 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(GuestError::Host { reason, .. }) = cause.downcast_ref() {
         return of_cause(reason);
     }
-    if let Some(PlanError::Read(cause)) = cause.downcast_ref() {
-        return of_cause(cause);
+    if let Some(cause) = cause.downcast_ref::<PlanError>() {
+        return match cause {
+            PlanError::Read(cause) => of_cause(cause),
+            PlanError::Topology(cause) => of_cause(cause),
+            _ => None,
+        };
+    }
+    if let Some(cause) = cause.downcast_ref::<CgroupError>() {
+        return match cause {
+            CgroupError::NoSuchGroup { .. } => Some(Exit::TargetGone),
+            CgroupError::Read(cause) => of_cause(cause),
+            _ => None,
+        };
     }
     if let Some(cause) = cause.downcast_ref::<ExplainError>() {
         return match cause {
@@ -100,9 +112,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(cause) = cause.downcast_ref::<TargetError>() {
         return match cause {
             TargetError::Read(cause) => of_cause(cause),
+            TargetError::Cgroup(cause) => of_cause(cause),
             TargetError::NoProcess { .. }
             | TargetError::NoMemory { .. }
             | TargetError::NoName { .. }
+            | TargetError::EmptyCgroup { .. }
             | TargetError::Replaced { .. } => Some(Exit::TargetGone),
             _ => None,
         };
@@ -182,5 +196,37 @@ mod tests {
         assert_eq!(Exit::of(&refused.context("cannot move")), Exit::NotPermitted);
         let gone = ReadTopologyError::Read(ReadError::NoProcess { pid: 7 });
         assert_eq!(Exit::of(&anyhow::Error::from(gone)), Exit::TargetGone);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_no_such_target() {
+        let absent = || CgroupError::NoSuchGroup { path: "/a".into(), mount: "/sys".into() };
+        let ends = |error: anyhow::Error| Exit::of(&error);
+        assert_eq!(ends(absent().into()), Exit::TargetGone);
+        assert_eq!(ends(TargetError::Cgroup(absent()).into()), Exit::TargetGone);
+        let empty = TargetError::EmptyCgroup { path: "/a".to_owned() };
+        assert_eq!(ends(empty.into()), Exit::TargetGone);
+        assert_eq!(ends(CgroupError::NotMounted.into()), Exit::Usage);
+    }
+
+    #[test]
+    fn why_the_files_of_a_cgroup_could_not_be_read_is_the_status() {
+        let of_group = |cause: ReadError| CgroupError::Read(cause);
+        let refused = || ReadError::NotPermitted {
+            path: "/sys/fs/cgroup/a/cgroup.procs".into(),
+            errno: linux::Errno::EACCES,
+            needs: "root",
+        };
+        let ends = |error: anyhow::Error| Exit::of(&error);
+        assert_eq!(ends(of_group(refused()).into()), Exit::NotPermitted);
+        assert_eq!(ends(TargetError::Cgroup(of_group(refused())).into()), Exit::NotPermitted);
+        let gone = TargetError::Cgroup(of_group(ReadError::NoProcess { pid: 7 }));
+        assert_eq!(ends(gone.into()), Exit::TargetGone);
+    }
+
+    #[test]
+    fn what_kept_a_plan_from_reading_the_nodes_is_the_status() {
+        let gone = ReadTopologyError::Read(ReadError::NoProcess { pid: 7 });
+        assert_eq!(Exit::of(&anyhow::Error::from(PlanError::Topology(gone))), Exit::TargetGone);
     }
 }

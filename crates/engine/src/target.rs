@@ -78,7 +78,13 @@ pub enum TargetError {
         /// The name of the earlier process.
         name: String,
     },
-    /// The cgroup is not there, or empty.
+    /// Nothing in the cgroup, or in those below it, has memory.
+    #[error("the cgroup {path} has no processes")]
+    EmptyCgroup {
+        /// The cgroup as it was named.
+        path: String,
+    },
+    /// The cgroup is not there, or cannot be read.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     /// A file could not be read.

@@ -64,7 +64,9 @@ impl Selection {
                 Err(error) => return Err(error.into()),
             }
         }
-        anyhow::ensure!(!targets.is_empty(), "the cgroup {path} has no processes");
+        if targets.is_empty() {
+            return Err(TargetError::EmptyCgroup { path: path.clone() }.into());
+        }
         Ok(targets)
     }
 }
