@@ -67,6 +67,21 @@ fn unsafe_code_lives_in_sys_modules_alone() {
     assert!(elsewhere.is_empty(), "unsafe code outside sys: {elsewhere:?}");
 }
 
+#[test]
+fn no_error_says_twice_what_it_comes_from() {
+    // `main` prints the whole chain, and a field `source` is the next link of it.
+    let attribute = ["#[", "error("].concat();
+    let twice: Vec<_> = sources()
+        .into_iter()
+        .filter(|(_, text)| {
+            let messages = text.split(&attribute).skip(1);
+            messages.filter_map(|rest| rest.split(")]").next()).any(|it| it.contains("{source"))
+        })
+        .map(|(path, _)| path)
+        .collect();
+    assert!(twice.is_empty(), "the text of an error holds its source: {twice:?}");
+}
+
 /// Crates from the lowest layer up; strangers of one layer may not use each other.
 const LAYERS: [&[&str]; 5] = [
     &["machine"],

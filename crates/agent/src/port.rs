@@ -30,7 +30,7 @@ pub enum PortError {
     Message(#[from] NotAMessage),
     /// The kernel said no.
     #[error("cannot read the agent's port: {0}")]
-    Read(#[from] io::Error),
+    Read(io::Error),
 }
 
 /// Sends messages; each arrives whole, whatever threads send at the same time.
@@ -89,7 +89,7 @@ impl<R: Read> Receiver<R> {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.decoder.push(&self.buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(PortError::Read(error)),
             }
         }
     }

@@ -55,14 +55,14 @@ enum Line {
 #[non_exhaustive]
 pub enum JournalError {
     /// The file system said no.
-    #[error("cannot {what} the record of moves {}: {source}", path.display())]
+    #[error("cannot {what} the record of moves {}: {reason}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// There is no record of a move of this process.
     #[error("no move of process {pid} is on record in {}: nothing to undo", folder.display())]
@@ -73,14 +73,14 @@ pub enum JournalError {
         folder: PathBuf,
     },
     /// A line is not what a journal holds.
-    #[error("line {line} of the record {} is damaged: {source}", path.display())]
+    #[error("line {line} of the record {} is damaged: {problem}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
-        source: serde_json::Error,
+        problem: serde_json::Error,
     },
 }
 
@@ -105,7 +105,7 @@ impl Journal {
 
         let failed = |what, path: &Path| {
             let path = path.to_path_buf();
-            move |source| JournalError::Io { what, path, source }
+            move |reason| JournalError::Io { what, path, reason }
         };
         fs::create_dir_all(folder).map_err(failed("make the folder for", folder))?;
         let path = folder.join(next_name(folder, &plan.target));
@@ -182,7 +182,7 @@ impl Journal {
         if self.runs == 0 {
             result = result.and(fs::remove_file(&self.path));
         }
-        result.map_err(|source| JournalError::Io { what: "write", path: self.path.clone(), source })
+        result.map_err(|reason| JournalError::Io { what: "write", path: self.path.clone(), reason })
     }
 }
 
@@ -228,14 +228,14 @@ impl Record {
 
     /// Reads a journal; `None`: it tells of no page, as one of a pagetide that was killed at its begin.
     fn read(path: PathBuf) -> Result<Option<Self>, JournalError> {
-        let failed = |source| JournalError::Io { what: "read", path: path.clone(), source };
+        let failed = |reason| JournalError::Io { what: "read", path: path.clone(), reason };
         let file = File::open(&path).map_err(failed)?;
         let lines: Vec<String> =
             BufReader::new(file).lines().collect::<Result<_, _>>().map_err(failed)?;
-        let malformed = |line: usize, source| JournalError::Malformed {
+        let malformed = |line: usize, problem| JournalError::Malformed {
             path: path.clone(),
             line: line + 1,
-            source,
+            problem,
         };
         let first = lines.first().map_or("", String::as_str);
         let head: Head = match serde_json::from_str(first) {
@@ -283,7 +283,7 @@ impl Record {
     /// [`JournalError::Io`].
     pub fn forget(self) -> Result<(), JournalError> {
         let path = self.path;
-        fs::remove_file(&path).map_err(|source| JournalError::Io { what: "remove", path, source })
+        fs::remove_file(&path).map_err(|reason| JournalError::Io { what: "remove", path, reason })
     }
 }
 

@@ -146,7 +146,8 @@ impl Topology {
         })
     }
 
-    /// The machine as a machine.toml, which [`Topology::from_toml`] reads back as the same machine.
+    /// The machine as a machine.toml, which [`Topology::from_toml`] reads back as the same machine if
+    /// it keeps the rules of one ([`Topology::check_description`]).
     ///
     /// Free memory is left out: a file says what a machine is, not how it fares.
     #[expect(clippy::missing_panics_doc, reason = "it cannot panic: see the expect")]

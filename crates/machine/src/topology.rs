@@ -131,8 +131,8 @@ impl Topology {
     /// Distance between two nodes when nothing else is known (`REMOTE_DISTANCE`).
     pub const REMOTE_DISTANCE: Distance = 20;
 
-    /// Checks and keeps a machine. Without `distances`: 10 on the diagonal, 20 off it.
-    /// `distances` follow the order in which `nodes` are given.
+    /// Checks and keeps a machine that somebody has described. Without `distances`: 10 on the
+    /// diagonal, 20 off it. `distances` follow the order in which `nodes` are given.
     ///
     /// # Errors
     ///
@@ -144,13 +144,48 @@ impl Topology {
     ) -> Result<Self, TopologyError> {
         let distances = distances.unwrap_or_else(|| default_distances(nodes.len()));
         check_nodes(&nodes)?;
+        check_cpus(&nodes)?;
+        check_shape(&nodes, &distances)?;
         check_distances(&nodes, &distances)?;
+        Ok(Self::in_order(name.into(), &nodes, &distances))
+    }
+
+    /// Keeps a machine as a kernel shows it. Under `numa=fake` each CPU is of every node that was cut
+    /// from its own, and such nodes are at distance 10 from each other.
+    ///
+    /// Source: kernel, mm/numa_emulation.c, `numa_add_cpu` and `numa_emulation`.
+    ///
+    /// # Errors
+    ///
+    /// When nodes and distances do not fit together: [`TopologyError`].
+    pub fn observed(
+        name: impl Into<String>,
+        nodes: Vec<Node>,
+        distances: Vec<Vec<Distance>>,
+    ) -> Result<Self, TopologyError> {
+        check_nodes(&nodes)?;
+        check_shape(&nodes, &distances)?;
+        Ok(Self::in_order(name.into(), &nodes, &distances))
+    }
+
+    fn in_order(name: String, nodes: &[Node], distances: &[Vec<Distance>]) -> Self {
         let mut order: Vec<usize> = (0..nodes.len()).collect();
         order.sort_by_key(|&at| nodes[at].id);
         let distances =
             order.iter().map(|&i| order.iter().map(|&j| distances[i][j]).collect()).collect();
         let nodes = order.iter().map(|&at| nodes[at].clone()).collect();
-        Ok(Self { name: name.into(), nodes, distances })
+        Self { name, nodes, distances }
+    }
+
+    /// Whether it keeps the rules of a machine that somebody describes: each CPU is of one node, and
+    /// 10 is the distance of a node to itself alone.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn check_description(&self) -> Result<(), TopologyError> {
+        check_cpus(&self.nodes)?;
+        check_distances(&self.nodes, &self.distances)
     }
 
     /// All nodes, in ascending order of number.
@@ -223,6 +258,14 @@ fn check_nodes(nodes: &[Node]) -> Result<(), TopologyError> {
             if first.id == second.id {
                 return Err(TopologyError::DuplicateNode { node: first.id });
             }
+        }
+    }
+    Ok(())
+}
+
+fn check_cpus(nodes: &[Node]) -> Result<(), TopologyError> {
+    for (at, second) in nodes.iter().enumerate() {
+        for first in &nodes[..at] {
             if let Some(cpu) = second.cpus.iter().find(|&cpu| first.cpus.contains(cpu)) {
                 let (first, second) = (first.id, second.id);
                 return Err(TopologyError::DuplicateCpu { cpu, first, second });
@@ -232,7 +275,7 @@ fn check_nodes(nodes: &[Node]) -> Result<(), TopologyError> {
     Ok(())
 }
 
-fn check_distances(nodes: &[Node], distances: &[Vec<Distance>]) -> Result<(), TopologyError> {
+fn check_shape(nodes: &[Node], distances: &[Vec<Distance>]) -> Result<(), TopologyError> {
     let (rows, nodes_len) = (distances.len(), nodes.len());
     if rows != nodes_len {
         return Err(TopologyError::DistanceRows { rows, nodes: nodes_len });
@@ -242,6 +285,12 @@ fn check_distances(nodes: &[Node], distances: &[Vec<Distance>]) -> Result<(), To
             let (from, entries) = (from.id, row.len());
             return Err(TopologyError::DistanceEntries { from, entries, nodes: nodes_len });
         }
+    }
+    Ok(())
+}
+
+fn check_distances(nodes: &[Node], distances: &[Vec<Distance>]) -> Result<(), TopologyError> {
+    for (from, row) in nodes.iter().zip(distances) {
         for (to, &distance) in nodes.iter().zip(row) {
             let local = from.id == to.id;
             if local != (distance == Topology::LOCAL_DISTANCE)
@@ -289,6 +338,18 @@ mod tests {
     fn a_cpu_of_two_nodes_is_refused() {
         let error = Topology::new("twice", vec![node(0, "0-1", 64), node(1, "1", 64)], None);
         assert_eq!(error.unwrap_err().to_string(), "CPU 1 belongs to node 0 and to node 1");
+    }
+
+    #[test]
+    fn a_machine_as_a_kernel_shows_it_may_have_a_cpu_on_two_nodes_at_distance_10() {
+        let nodes = || vec![node(0, "0-1", 64), node(1, "0-1", 64)];
+        let machine = Topology::observed("fake", nodes(), vec![vec![10; 2]; 2]).unwrap();
+        assert_eq!(machine.cpus().to_string(), "0-1");
+        assert_eq!(machine.nodes_of(&"1".parse().unwrap()).to_string(), "0-1");
+        let error = machine.check_description().unwrap_err();
+        assert!(matches!(error, TopologyError::DuplicateCpu { .. }), "{error}");
+        let narrow = Topology::observed("fake", nodes(), vec![vec![10]; 2]).unwrap_err();
+        assert!(matches!(narrow, TopologyError::DistanceEntries { .. }), "{narrow}");
     }
 
     #[test]

@@ -69,12 +69,12 @@ pub enum CaseFileError {
         problem: String,
     },
     /// A step of a case.
-    #[error("case {number}: {source}")]
+    #[error("case {number}: {problem}")]
     Step {
         /// The number of the case.
         number: String,
         /// The step.
-        source: ParseError,
+        problem: ParseError,
     },
 }
 
@@ -113,7 +113,7 @@ pub fn parse_case_file(text: &str) -> Result<Vec<Case>, CaseFileError> {
         let results = [field("6.1")?, field("6.12")?, field("7.3")?];
         let scenario = steps
             .parse()
-            .map_err(|source| CaseFileError::Step { number: number.to_owned(), source })?;
+            .map_err(|problem| CaseFileError::Step { number: number.to_owned(), problem })?;
         cases.push(Case {
             number: number.to_owned(),
             proves: proves.to_owned(),

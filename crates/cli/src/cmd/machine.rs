@@ -6,6 +6,7 @@
 
 use std::io::{self, Write as _};
 
+use anyhow::Context as _;
 use linux::Root;
 use linux::sysfs::topology;
 use machine::{Bytes, Node, Topology};
@@ -45,6 +46,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => topology::read(&Root::default(), "this-computer")?,
     };
     let text = if args.export {
+        machine.check_description().context(
+            "this computer cannot be written as a machine.toml, for it would be none (numa=fake?)",
+        )?;
         machine.to_toml()
     } else if args.json {
         serde_json::to_string_pretty(&Document { schema: 1, machine: &machine })? + "\n"

@@ -16,12 +16,12 @@ pub enum ReadTopologyError {
     Read(#[from] ReadError),
 
     /// The files contradict each other.
-    #[error("{} does not describe a machine: {source}", path.display())]
+    #[error("{} does not describe a machine: {rule}", path.display())]
     Contradiction {
         /// The folder of the nodes.
         path: PathBuf,
         /// The rule that is broken.
-        source: TopologyError,
+        rule: TopologyError,
     },
 }
 
@@ -50,9 +50,9 @@ pub fn read(root: &Root, name: &str) -> Result<Topology, ReadTopologyError> {
         });
         distances.push(node::distances(root, id)?);
     }
-    Topology::new(name, nodes, Some(distances)).map_err(|source| ReadTopologyError::Contradiction {
+    Topology::observed(name, nodes, distances).map_err(|rule| ReadTopologyError::Contradiction {
         path: root.path("sys/devices/system/node"),
-        source,
+        rule,
     })
 }
 
@@ -97,6 +97,20 @@ mod tests {
         assert_eq!((dram.tier, cxl.tier), (Some(0), Some(1)));
         assert_eq!(cxl.free.map(|free| free.get()), Some(102 << 10));
         assert_eq!(topology.distance(dram.id, cxl.id), Some(20));
+    }
+
+    #[test]
+    fn nodes_that_numa_fake_has_cut_from_one_share_its_cpus_and_are_at_distance_10() {
+        let folder = dram_and_cxl();
+        for node in [0, 2] {
+            let node = folder.path().join(format!("sys/devices/system/node/node{node}"));
+            fs::write(node.join("cpulist"), "0-1\n").unwrap();
+            fs::write(node.join("distance"), "10 10\n").unwrap();
+        }
+        let topology = read(&Root::new(folder.path()), "test").unwrap();
+        assert_eq!(topology.cpus().to_string(), "0-1");
+        assert_eq!(topology.nodes_of(&topology.nodes()[1].cpus).to_string(), "0,2");
+        assert_eq!(topology.distances(), [[10, 10], [10, 10]]);
     }
 
     #[test]
