@@ -86,6 +86,8 @@ pub enum PageState {
     Guard,
     /// Something that is mapped and on no node: a frame of the kernel or of a device.
     OffNode,
+    /// A mapping of the kernel's own (`[vdso]`, `[vsyscall]`), whatever is there.
+    KernelsOwn,
 }
 
 /// A flag of a mapping.
@@ -175,7 +177,7 @@ pub struct PageReport {
     pub address: u64,
     /// Its mapping.
     pub mapping: PageMapping,
-    /// The policy in force; none where numa_maps may not be read.
+    /// The policy in force; none where numa_maps may not be read, and for the kernel's own mappings.
     pub policy: Option<PolicyInForce>,
     /// Nodes that the cpuset of the process allows.
     pub allowed_nodes: NodeSet,
@@ -247,7 +249,7 @@ impl PageReport {
         let mut unseen: Vec<String> =
             memory.sight().shortfall().map(str::to_owned).into_iter().collect();
 
-        let look = Look::take(root, &memory, mapping, address)?;
+        let look = Look::take(root, &memory, map, mapping, address)?;
         let mapped = page_mapping(root, pid, map, mapping, address, &mut unseen);
         let mut frame = seen(Frame::read(root, look.entry), &mut unseen).flatten();
         if let Some(frame) = &mut frame
@@ -255,7 +257,10 @@ impl PageReport {
         {
             frame.distrust_ksm(mapped.has_flag("mg"));
         }
-        let policy = seen(policy::in_force(root, pid, map), &mut unseen).flatten();
+        let policy = match look.state {
+            PageState::KernelsOwn => None,
+            _ => seen(policy::in_force(root, pid, map), &mut unseen).flatten(),
+        };
         let sharers = match look.entry.frame() {
             Some(number) => sharer::find(root, (pid, address), map, number)?,
             None => Vec::new(),
@@ -340,6 +345,7 @@ impl Look {
     fn take(
         root: &Root,
         memory: &LinuxMemory,
+        map: &maps::Mapping,
         mapping: Option<&Mapping>,
         address: u64,
     ) -> Result<Self, ReadError> {
@@ -358,6 +364,7 @@ impl Look {
         let _ = calls::query_pages(pid, &[address], &mut status);
         let asked = PageStatus::from_word(status[0]);
         let state = match (run, asked.node()) {
+            _ if map.is_kernels_own() => PageState::KernelsOwn,
             (Some(_), _) => PageState::Present,
             _ if unplaced.zero_pages > 0 => PageState::Zero,
             _ if entry.is_swapped() || unplaced.swapped_pages > 0 => PageState::Swapped,

@@ -86,6 +86,7 @@ fn page(report: &PageReport) -> String {
         PageState::Zero => "the zero page: the memory was only read".to_owned(),
         PageState::Guard => "a guard: an access faults".to_owned(),
         PageState::OffNode => "a frame of the kernel or of a device".to_owned(),
+        PageState::KernelsOwn => "the kernel's own, none of the process".to_owned(),
     };
     match report.node {
         Some(node) => format!("on node {node}, {what}"),

@@ -8,6 +8,7 @@ mod machine;
 mod migratepages_golden;
 mod model;
 mod names;
+mod process;
 mod program;
 
 use std::process::{Command, Output, Stdio};

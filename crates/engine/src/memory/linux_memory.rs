@@ -29,9 +29,6 @@ use super::{Memory, Sharing, Unplaced};
 use crate::placement::{Kind, Mapping, THP_PAGES};
 use crate::sharers::file_id;
 
-/// Mappings that hold no pages of the process: the kernel's own, which never migrate.
-const KERNEL_OWN: [&str; 5] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]", "[uprobes]"];
-
 /// A mapping from this size on is asked for in smaps before its pages are looked for one by one.
 const LARGE: Bytes = Bytes::new(16 << 30);
 
@@ -183,7 +180,7 @@ impl Memory for LinuxMemory {
             let empty = self.pagemap.is_none()
                 && numa_of(map.range.start()).is_some_and(|line| line.pages.is_empty());
             let empty = empty || large_and_empty.contains(&map.range);
-            !KERNEL_OWN.contains(&map.name.as_str()) && !empty
+            !map.is_kernels_own() && !empty
         };
         let mapping = |map: &maps::Mapping| Mapping {
             range: map.range,

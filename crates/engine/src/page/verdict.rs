@@ -70,6 +70,9 @@ fn no_page(report: &PageReport) -> Option<&'static str> {
         PageState::OffNode => {
             Some("it is a frame of the kernel or of a device, which never migrates")
         }
+        PageState::KernelsOwn => Some(
+            "the mapping is the kernel's own: no policy places what is there, and it never migrates",
+        ),
     }
 }
 
@@ -201,10 +204,18 @@ mod tests {
             PageState::Zero,
             PageState::Guard,
             PageState::OffNode,
+            PageState::KernelsOwn,
         ] {
             let verdict = judge(&PageReport { state, ..present() });
             assert_eq!((verdict.would, verdict.because.len()), (Would::Stay, 1), "{state:?}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_maps_for_itself_is_not_said_to_come_at_the_next_access() {
+        let verdict = judge(&PageReport { state: PageState::KernelsOwn, ..present() });
+        assert!(verdict.because[0].contains("the kernel's own"), "{verdict:?}");
+        assert!(!verdict.because[0].contains("next access"), "{verdict:?}");
     }
 
     #[test]
