@@ -238,19 +238,21 @@ impl PageReport {
     ) -> Result<Self, ExplainError> {
         let Target { id, pidfd } = target;
         let pid = id.pid;
-        let maps = maps::read(root, pid)?;
+        let memory = LinuxMemory::open(root, pid, pidfd)?;
+        let tid = memory.tid();
+        let maps = maps::read(root, tid)?;
         let address = place.resolve(pid, &maps)?;
         let map = place::mapping_at(pid, &maps, address)?;
         let address = address / BASE_PAGE_BYTES * BASE_PAGE_BYTES;
-        let status = status::read(root, pid)?;
-        let memory = LinuxMemory::open(root, pid, pidfd)?;
+        let allowed_nodes = status::read(root, pid)?.mems_allowed;
+        let pinned = status::read(root, tid)?.pinned.unwrap_or_default();
         let mappings = memory.mappings()?;
         let mapping = mappings.iter().find(|mapping| mapping.range.contains(address));
         let mut unseen: Vec<String> =
             memory.sight().shortfall().map(str::to_owned).into_iter().collect();
 
         let look = Look::take(root, &memory, map, mapping, address)?;
-        let mapped = page_mapping(root, pid, map, mapping, address, &mut unseen);
+        let mapped = page_mapping(root, tid, map, mapping, address, &mut unseen);
         let mut frame = seen(Frame::read(root, look.entry), &mut unseen).flatten();
         if let Some(frame) = &mut frame
             && mapped.flags.is_some()
@@ -259,7 +261,7 @@ impl PageReport {
         }
         let policy = match look.state {
             PageState::KernelsOwn => None,
-            _ => seen(policy::in_force(root, pid, map), &mut unseen).flatten(),
+            _ => seen(policy::in_force(root, (pid, tid), map), &mut unseen).flatten(),
         };
         let sharers = match look.entry.frame() {
             Some(number) => sharer::find(root, (pid, address), map, number)?,
@@ -268,7 +270,7 @@ impl PageReport {
         let mut report = Self {
             mapping: mapped,
             policy,
-            allowed_nodes: status.mems_allowed,
+            allowed_nodes,
             cgroup: Cgroup::of_process(root, pid)
                 .ok()
                 .map(|group| group.path().display().to_string()),
@@ -290,7 +292,7 @@ impl PageReport {
         report.destinations = report.destinations(planner)?;
         report.balancing =
             balancing::may_move(&report, sysctl::numa_balancing(root)?, planner.machine());
-        report.verdict = verdict::verdict(&report, status.pinned.unwrap_or_default());
+        report.verdict = verdict::verdict(&report, pinned);
         if let Ask::Try(to) = ask {
             report.trial = Some(trial::run(&memory, &report, mapping, to));
         }
@@ -349,9 +351,9 @@ impl Look {
         mapping: Option<&Mapping>,
         address: u64,
     ) -> Result<Self, ReadError> {
-        let pid = memory.pid();
+        let tid = memory.tid();
         let mut word = [0];
-        let read = Pagemap::open(root, pid).is_ok_and(|pagemap| {
+        let read = Pagemap::open(root, tid).is_ok_and(|pagemap| {
             pagemap.read_entries(address / BASE_PAGE_BYTES, &mut word).is_ok()
         });
         let entry = PagemapEntry(word[0]);
@@ -361,7 +363,7 @@ impl Look {
         };
         let mut status = [UNWRITTEN];
         // A refusal leaves the word unwritten, and the run tells as much as there is to know.
-        let _ = calls::query_pages(pid, &[address], &mut status);
+        let _ = calls::query_pages(tid, &[address], &mut status);
         let asked = PageStatus::from_word(status[0]);
         let state = match (run, asked.node()) {
             _ if map.is_kernels_own() => PageState::KernelsOwn,
@@ -409,14 +411,14 @@ fn seen<T>(read: Result<T, ReadError>, unseen: &mut Vec<String>) -> Option<T> {
 
 fn page_mapping(
     root: &Root,
-    pid: u32,
+    tid: u32,
     map: &maps::Mapping,
     mapping: Option<&Mapping>,
     address: u64,
     unseen: &mut Vec<String>,
 ) -> PageMapping {
     let flags =
-        seen(smaps::read_one(root, pid, map.range.start()), unseen).flatten().map(|sizes| {
+        seen(smaps::read_one(root, tid, map.range.start()), unseen).flatten().map(|sizes| {
             let flag = |letters: String| VmFlag { meaning: vm_flags::meaning(&letters), letters };
             sizes.flags.into_iter().map(flag).collect()
         });

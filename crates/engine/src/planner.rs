@@ -141,6 +141,10 @@ impl Planner {
         calls::thread_cpus(tid).or_else(from_file).ok()
     }
 
+    fn thread_with_memory(&self, pid: u32) -> Result<u32, ReadError> {
+        Ok(task::with_memory(&self.root, pid)?.unwrap_or(pid))
+    }
+
     /// Plans what `wish` asks for.
     ///
     /// # Errors
@@ -266,7 +270,8 @@ impl Planner {
 
     /// What may forbid a move.
     fn limits(&self, pid: u32) -> Result<Circumstances, PlanError> {
-        let status = status::read(&self.root, pid)?;
+        let allowed = status::read(&self.root, pid)?.mems_allowed;
+        let with_memory = status::read(&self.root, self.thread_with_memory(pid)?)?;
         let mut rooms = self.rooms()?;
         for (node, promise) in &*self.promised.borrow() {
             if let Some(room) = rooms.get_mut(node) {
@@ -276,8 +281,8 @@ impl Planner {
         }
         Ok(Circumstances {
             rooms,
-            allowed: status.mems_allowed,
-            pinned: status.pinned.unwrap_or_default(),
+            allowed,
+            pinned: with_memory.pinned.unwrap_or_default(),
             ..Circumstances::default()
         })
     }
@@ -301,7 +306,8 @@ impl Planner {
         &self,
         pid: u32,
     ) -> Result<Vec<(machine::AddrRange, String, linux::MemPolicy)>, PlanError> {
-        let maps = linux::proc::maps::read(&self.root, pid)?;
+        let tid = self.thread_with_memory(pid)?;
+        let maps = linux::proc::maps::read(&self.root, tid)?;
         let lines = numa_maps::read(&self.root, pid).unwrap_or_default();
         let named = lines.into_iter().filter(|line| line.policy.mode != PolicyMode::Default);
         Ok(named

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use linux::calls::open_pidfd;
 use linux::cgroup::{Cgroup, CgroupError};
-use linux::proc::{cmdline, processes, stat, status, sysctl};
+use linux::proc::{cmdline, processes, stat, sysctl, task};
 use linux::{Errno, ReadError, Root};
 use machine::printable;
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ impl Target {
             Err(ReadError::NoProcess { .. }) => return Err(gone()),
             result => result?,
         };
-        let status = match status::read(root, pid) {
+        let thread = match task::with_memory(root, pid) {
             Err(ReadError::NoProcess { .. }) => return Err(gone()),
             result => result?,
         };
@@ -128,7 +128,7 @@ impl Target {
         if linux::calls::has_exited(&pidfd).unwrap_or(true) {
             return Err(gone());
         }
-        if status.resident.is_none() {
+        if thread.is_none() {
             return Err(TargetError::NoMemory { pid, name: stat.name });
         }
         let id = TargetId {

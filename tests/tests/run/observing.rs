@@ -21,3 +21,20 @@ fn stat_shows_the_machine_and_its_migrations_in_its_own_columns() {
     assert_eq!(migrated.collect::<Vec<_>>(), ["0", "200"], "{said}");
     assert_eq!([lines[3][column("hit")], lines[7][column("hit")]], ["0", "200"], "{said}");
 }
+
+#[test]
+fn a_process_whose_first_thread_has_exited_is_shown_and_moved() {
+    let output = shell(
+        "/usr/bin/python3 -c 'import ctypes, threading
+held = b\"1\" * (8 << 20)
+threading.Thread(target=threading.Event().wait).start()
+ctypes.CDLL(None).syscall(60, 0)' &
+        until grep -q '^State:.Z' /proc/$!/status; do sleep 0.05; done
+        $P move $! --to 1 --kind anon --no-record -q >&2; $P show $! --json; kill -9 $!",
+    );
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lines = document["processes"][0]["tally"].as_array().unwrap().iter();
+    let there = lines.filter(|line| line["node"] == 1 && line["kind"] == "anon");
+    let pages: u64 = there.map(|line| line["pages"].as_u64().unwrap()).sum();
+    assert!(pages >= 8 << 8, "{output:?}");
+}

@@ -3,7 +3,8 @@
 //! Opened once, and bound to that process: the pidfd tells when it has gone, and pagemap stays with
 //! its memory even if the pid is given to another. The calls that move take a pid, since the kernel
 //! has none that take a pidfd; the mover asks [`Memory::is_alive`] before each, which leaves the
-//! microseconds between the two.
+//! microseconds between the two. Files and calls of a process whose first thread has exited know
+//! nothing of its memory: those of a thread that runs do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -14,7 +15,7 @@ use linux::frame_trust::tell_nodes;
 use linux::proc::kpageflags::KPageFlags;
 use linux::proc::maps::{self, Device};
 use linux::proc::pagemap::{Pagemap, PagemapEntry, ScanFlags};
-use linux::proc::{mountinfo, numa_maps, smaps};
+use linux::proc::{mountinfo, numa_maps, smaps, task};
 use linux::sys::{MoveFlags, PageRegion, ScanRequest, has_exited};
 use linux::sysfs::frame_map::{self, FrameMap};
 use linux::{ReadError, Root};
@@ -63,6 +64,7 @@ impl Sight {
 pub struct LinuxMemory {
     root: Root,
     pid: u32,
+    tid: u32,
     pidfd: OwnedFd,
     pagemap: Option<Pagemap>,
     can_scan: bool,
@@ -80,8 +82,9 @@ impl LinuxMemory {
     /// When even its mappings may not be read.
     pub fn open(root: &Root, pid: u32, pidfd: OwnedFd) -> Result<Self, ReadError> {
         // Mappings first: whoever may not open those may do nothing here.
-        root.open(format!("proc/{pid}/maps"))?;
-        let pagemap = Pagemap::open(root, pid).ok();
+        let tid = task::with_memory(root, pid)?.unwrap_or(pid);
+        root.open(format!("proc/{tid}/maps"))?;
+        let pagemap = Pagemap::open(root, tid).ok();
         let can_scan = pagemap.as_ref().is_some_and(has_scan);
         let frames = if sees_frames(root) { frame_map::read(root).ok() } else { None };
         let frames = frames.filter(|frames| tell_nodes(root, frames));
@@ -91,6 +94,7 @@ impl LinuxMemory {
         Ok(Self {
             root: root.clone(),
             pid,
+            tid,
             pidfd,
             pagemap,
             can_scan,
@@ -99,6 +103,12 @@ impl LinuxMemory {
             zero: ZeroFrames::find(root),
             shmem_devices,
         })
+    }
+
+    /// The thread by whose number the kernel shows and moves its memory
+    /// ([`task::with_memory`]).
+    pub fn tid(&self) -> u32 {
+        self.tid
     }
 
     /// How well its pages can be seen.
@@ -127,7 +137,7 @@ impl LinuxMemory {
         if self.can_scan || !maps.iter().any(|map| is_large(map.range)) {
             return BTreeSet::new();
         }
-        let sizes = smaps::read(&self.root, self.pid).unwrap_or_default();
+        let sizes = smaps::read(&self.root, self.tid).unwrap_or_default();
         let empty = sizes.iter().filter(|sizes| !sizes.has_pages());
         empty.map(|sizes| sizes.mapping.range).filter(|&range| is_large(range)).collect()
     }
@@ -157,7 +167,7 @@ impl Memory for LinuxMemory {
     }
 
     fn mappings(&self) -> Result<Vec<Mapping>, ReadError> {
-        let maps = match maps::read(&self.root, self.pid) {
+        let maps = match maps::read(&self.root, self.tid) {
             Err(ReadError::NoProcess { .. }) => Vec::new(),
             result => result?,
         };
@@ -203,7 +213,7 @@ impl Memory for LinuxMemory {
     ) -> Result<Unplaced, ReadError> {
         let range = whole_hugetlb_pages(mapping, range);
         let mut joiner = RunJoiner::new(mapping, range, each);
-        let mut query = ByQuery::new(self.pid, self.pagemap.as_ref());
+        let mut query = ByQuery::new(self.tid, self.pagemap.as_ref());
         let Some(pagemap) = &self.pagemap else {
             query.every_page(range.start() / BASE_PAGE_BYTES, range.pages(), &mut joiner)?;
             joiner.flush();
@@ -255,26 +265,26 @@ impl Memory for LinuxMemory {
             Sharing::IncludeShared => MoveFlags::MOVE_ALL,
         };
         let nodes = vec![to.as_raw(); pages.len()];
-        calls::move_pages(self.pid, pages, &nodes, status, flags).map(|_| ())
+        calls::move_pages(self.tid, pages, &nodes, status, flags).map(|_| ())
     }
 
     fn migrate_pages(&self, from: &NodeSet, to: NodeId, sharing: Sharing) -> Result<(), MoveError> {
-        let call = || calls::migrate_pages(self.pid, from, &NodeSet::only(to)).map(|_| ());
+        let call = || calls::migrate_pages(self.tid, from, &NodeSet::only(to)).map(|_| ());
         match sharing {
             Sharing::OwnOnly => calls::without_sys_nice(call).unwrap_or_else(|errno| {
                 let call = "give CAP_SYS_NICE up for a move";
-                Err(MoveError::Call { pid: self.pid, call, first_address: 0, pages: 0, errno })
+                Err(MoveError::Call { pid: self.tid, call, first_address: 0, pages: 0, errno })
             }),
             Sharing::IncludeShared => {
                 // Without the right to, migrate_pages leaves shared pages and says nothing.
-                calls::move_pages(self.pid, &[], &[], &mut [], MoveFlags::MOVE_ALL)?;
+                calls::move_pages(self.tid, &[], &[], &mut [], MoveFlags::MOVE_ALL)?;
                 call()
             }
         }
     }
 
     fn query_pages(&self, pages: &[u64], status: &mut [i32]) -> Result<(), MoveError> {
-        calls::query_pages(self.pid, pages, status)
+        calls::query_pages(self.tid, pages, status)
     }
 }
 

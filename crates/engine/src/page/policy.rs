@@ -54,14 +54,15 @@ fn as_text<S: serde::Serializer>(policy: &MemPolicy, serializer: S) -> Result<S:
     serializer.collect_str(policy)
 }
 
-/// The policy of a mapping; `None` when it has gone meanwhile.
+/// The policy of a mapping of a process, whose memory is that of the thread `tid`; `None` when it has
+/// gone meanwhile.
 pub(super) fn in_force(
     root: &Root,
-    pid: u32,
+    (pid, tid): (u32, u32),
     map: &Mapping,
 ) -> Result<Option<PolicyInForce>, ReadError> {
     let lines = numa_maps::read(root, pid)?;
-    let maps = linux::proc::maps::read(root, pid)?;
+    let maps = linux::proc::maps::read(root, tid)?;
     let vdso = maps.iter().find(|map| map.name == "[vdso]").map(|map| map.range.start());
     Ok(of_lines(&lines, map.range.start(), vdso))
 }

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 
 use machine::{Bytes, NodeId};
 
+use super::task;
 use crate::error::parse_lines;
 use crate::{Malformed, MemPolicy, ReadError, Root};
 
@@ -139,13 +140,26 @@ fn unescape(name: &str) -> String {
     name.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\075", "=")
 }
 
-/// What lies where in a process.
+/// What lies where in a process. Where its first thread has exited, its file shows nothing (or, under
+/// `pagetide run`, all): that of a thread that still runs is read then.
 ///
 /// # Errors
 ///
 /// [`ReadError`]. `NotFound` from a kernel without NUMA.
 pub fn read(root: &Root, pid: u32) -> Result<Vec<NumaMapping>, ReadError> {
-    root.parse(super::path(pid, "numa_maps"), parse)
+    let read = |tid| root.parse(super::path(tid, "numa_maps"), parse);
+    let lines = read(pid);
+    let shows_nothing = match &lines {
+        Ok(lines) => lines.is_empty(),
+        Err(error) => matches!(error, ReadError::NoProcess { .. }),
+    };
+    if !shows_nothing {
+        return lines;
+    }
+    match task::with_memory(root, pid) {
+        Ok(Some(tid)) if tid != pid => read(tid),
+        _ => lines,
+    }
 }
 
 #[cfg(test)]

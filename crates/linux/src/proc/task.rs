@@ -49,6 +49,24 @@ pub fn ids(root: &Root, pid: u32) -> Result<Vec<u32>, ReadError> {
     Ok(numbers.into_iter().filter_map(|tid| tid.try_into().ok()).collect())
 }
 
+/// The thread by whose number the kernel shows and moves the memory of a process: the first, whose
+/// number is the process's, or one that still runs when that has exited. `None` for a kernel thread,
+/// and when all have exited.
+///
+/// # Errors
+///
+/// [`ReadError`] of the process itself.
+pub fn with_memory(root: &Root, pid: u32) -> Result<Option<u32>, ReadError> {
+    if status::read(root, pid)?.has_memory() {
+        return Ok(Some(pid));
+    }
+    let has_memory = |tid: &u32| {
+        let status = root.parse(super::path(pid, &format!("task/{tid}/status")), status::parse);
+        status.is_ok_and(|status| status.has_memory())
+    };
+    Ok(ids(root, pid)?.into_iter().find(has_memory))
+}
+
 fn thread(root: &Root, pid: u32, tid: u32) -> Result<Thread, ReadError> {
     let status = root.parse(super::path(pid, &format!("task/{tid}/status")), status::parse)?;
     let stat = root.parse(super::path(pid, &format!("task/{tid}/stat")), stat::parse)?;
@@ -76,6 +94,29 @@ mod tests {
         assert!(!this.cpus_allowed.is_empty() && !this.mems_allowed.is_empty());
         let cpu = this.last_cpu.unwrap();
         assert!(this.cpus_allowed.contains(cpu), "ran on {cpu}");
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_that_of_a_thread_that_runs_when_the_first_has_exited() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = folder.path().join("proc/7");
+        let running = fs::read_to_string("/proc/self/status").unwrap();
+        let has_exited = |status: &str| {
+            let fields = status.lines().filter(|line| !line.starts_with("Vm"));
+            fields.collect::<Vec<_>>().join("\n")
+        };
+        for tid in ["7", "8", "9"] {
+            fs::create_dir_all(process.join("task").join(tid)).unwrap();
+        }
+        let root = Root::new(folder.path());
+        fs::write(process.join("status"), &running).unwrap();
+        assert_eq!(with_memory(&root, 7).unwrap(), Some(7));
+        for file in ["status", "task/7/status", "task/8/status"] {
+            fs::write(process.join(file), has_exited(&running)).unwrap();
+        }
+        assert_eq!(with_memory(&root, 7).unwrap(), None);
+        fs::write(process.join("task/9/status"), &running).unwrap();
+        assert_eq!(with_memory(&root, 7).unwrap(), Some(9));
     }
 
     #[test]
