@@ -42,20 +42,21 @@ impl ProgressLine {
 
     /// Shows the state after a chunk. Called from any of the mover's threads.
     pub(crate) fn show(&self, state: &Progress) {
+        let whole = whole(self.planned_pages, state);
         match &self.form {
             Form::Hidden => {}
             Form::Bar(bar) => {
-                bar.set_position(state.moved_pages.min(self.planned_pages));
-                bar.set_message(self.line(state));
+                bar.set_length(whole);
+                bar.set_position(state.moved_pages);
+                bar.set_message(line(whole, state));
             }
             Form::Lines(last) => {
-                let tenths = state.moved_pages * 10 / self.planned_pages.max(1);
+                let tenths = state.moved_pages * 10 / whole.max(1);
                 let Ok(mut last) = last.lock() else { return };
                 if tenths > last.tenths || state.elapsed - last.at >= Duration::from_secs(10) {
                     *last = LastLine { tenths, at: state.elapsed };
-                    let percent = state.moved_pages * 100 / self.planned_pages.max(1);
                     // Without a stderr there is nobody to tell; the move goes on.
-                    let _ = writeln!(io::stderr(), "{percent:3}%  {}", self.line(state));
+                    let _ = writeln!(io::stderr(), "{}", line_with_percent(whole, state));
                 }
             }
         }
@@ -67,22 +68,33 @@ impl ProgressLine {
             bar.finish_and_clear();
         }
     }
+}
 
-    /// `68.0 MiB of 275 MiB  512 MiB/s  ETA 0:01  longest call 4.1ms`
-    fn line(&self, state: &Progress) -> String {
-        let seconds = state.elapsed.as_secs_f64();
-        let rate = per_second(state.moved_pages, seconds);
-        let left = self.planned_pages.saturating_sub(state.moved_pages);
-        let eta = Bytes::from_pages(left).get().checked_div(rate.get()).unwrap_or(0);
-        format!(
-            "{} of {}  {rate}/s  ETA {}:{:02}  longest call {}",
-            Bytes::from_pages(state.moved_pages),
-            Bytes::from_pages(self.planned_pages),
-            eta / 60,
-            eta % 60,
-            time(state.longest_call),
-        )
-    }
+/// All that there is to move: more than was planned when more has moved already.
+fn whole(planned_pages: u64, state: &Progress) -> u64 {
+    planned_pages.max(state.moved_pages)
+}
+
+/// `68.0 MiB of 275 MiB  512 MiB/s  ETA 0:01  longest call 4.1ms`
+fn line(whole: u64, state: &Progress) -> String {
+    let seconds = state.elapsed.as_secs_f64();
+    let rate = per_second(state.moved_pages, seconds);
+    let left = whole.saturating_sub(state.moved_pages);
+    let eta = Bytes::from_pages(left).get().checked_div(rate.get()).unwrap_or(0);
+    format!(
+        "{} of {}  {rate}/s  ETA {}:{:02}  longest call {}",
+        Bytes::from_pages(state.moved_pages),
+        Bytes::from_pages(whole),
+        eta / 60,
+        eta % 60,
+        time(state.longest_call),
+    )
+}
+
+/// The same where there is no bar.
+fn line_with_percent(whole: u64, state: &Progress) -> String {
+    let percent = state.moved_pages * 100 / whole.max(1);
+    format!("{percent:3}%  {}", line(whole, state))
 }
 
 fn bar(pages: u64) -> ProgressBar {
@@ -116,5 +128,27 @@ pub(crate) fn time(time: Duration) -> String {
         s if s < 1e-1 => format!("{:.1} ms", s * 1e3),
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s => format!("{s:.2} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(planned_pages: u64, moved_pages: u64) -> String {
+        let state = Progress {
+            moved_pages,
+            chunk_pages: moved_pages,
+            longest_call: Duration::ZERO,
+            elapsed: Duration::from_secs(1),
+        };
+        line_with_percent(whole(planned_pages, &state), &state)
+    }
+
+    #[test]
+    fn a_move_that_finds_more_than_was_planned_is_never_more_than_whole() {
+        assert!(shown(26, 13).starts_with(" 50%  52.0 KiB of 104 KiB"), "{}", shown(26, 13));
+        assert!(shown(26, 96).starts_with("100%  384 KiB of 384 KiB"), "{}", shown(26, 96));
+        assert!(shown(0, 0).starts_with("  0%  "), "{}", shown(0, 0));
     }
 }
