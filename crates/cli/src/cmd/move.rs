@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if refused(&jobs)? {
         return Ok(Exit::SomeStayed);
     }
-    let stop = stop::on_signals(&root, &[SIGINT, SIGTERM])?;
+    let stop = stop::on_signals(&[SIGINT, SIGTERM])?;
     let mut outcomes = Vec::new();
     let (mut printed, mut failed) = (anyhow::Ok(()), None);
     for job in jobs {

@@ -10,9 +10,9 @@ use linux::proc::status;
 
 /// The first of these signals sets the flag; the second ends pagetide. One that whoever started us has had
 /// ignored stays so: SIGHUP under nohup, SIGINT of `pagetide ... &` in a script.
-pub(crate) fn on_signals(root: &Root, signals: &[c_int]) -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn on_signals(signals: &[c_int]) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let own = root.parse("proc/self/status", status::parse)?;
+    let own = Root::default().parse("proc/self/status", status::parse)?;
     let is_ignored = |signal: c_int| u32::try_from(signal).is_ok_and(|signal| own.ignores(signal));
     for &signal in signals.iter().filter(|&&signal| !is_ignored(signal)) {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))

@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let (target, pidfd) = target(args, &root)?;
     // Before the trace: a picture that cannot be written should not cost one.
     let picture = args.flamegraph.as_deref().map(Replacement::begin).transpose()?;
-    let stop = stop::on_signals(&root, &[SIGINT, SIGTERM, SIGHUP])?;
+    let stop = stop::on_signals(&[SIGINT, SIGTERM, SIGHUP])?;
     let options = Options {
         wanted: Wanted { reasons: args.reason.clone(), target },
         stacks: args.stacks || picture.is_some(),
