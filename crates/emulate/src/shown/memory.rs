@@ -44,20 +44,23 @@ pub(crate) fn add(tree: &mut Tree, machine: &Machine) {
     }
 }
 
-/// The kernel's number of a node's tier: from how much slower it is than ordinary memory.
+/// The kernel's number of a node's tier: from how much slower it is than ordinary memory. Distances
+/// are an `int` there.
 fn tier_number(machine: &Machine, node: &Node) -> u64 {
     let dram = machine.topology().nodes().iter().find(|node| !node.cpus.is_empty());
-    let latency = |node: &Node| node.latency_ns.map(u64::from).filter(|&ns| ns > 0);
-    let bandwidth =
-        |node: &Node| node.bandwidth_per_s.map(|it| it.get() >> 20).filter(|&it| it > 0);
-    let mut distance = DRAM_DISTANCE;
+    // Wide enough for any two nodes: 10 bits of distance, 32 of latency and 44 of bandwidth.
+    let latency = |node: &Node| node.latency_ns.map(u128::from).filter(|&ns| ns > 0);
+    let bandwidth = |node: &Node| {
+        node.bandwidth_per_s.map(|it| u128::from(it.get() >> 20)).filter(|&it| it > 0)
+    };
+    let mut distance = u128::from(DRAM_DISTANCE);
     if let (Some(own), Some(drams)) = (latency(node), dram.and_then(latency)) {
         distance = distance * own / drams;
     }
     if let (Some(own), Some(drams)) = (bandwidth(node), dram.and_then(bandwidth)) {
         distance = distance * drams / own;
     }
-    distance / CHUNK
+    u64::from(i32::try_from(distance).unwrap_or(i32::MAX).unsigned_abs()) / CHUNK
 }
 
 /// Nodes with memory by tier, the fastest first. On 6.1 all nodes that boot with the machine are of
@@ -71,4 +74,49 @@ fn tiers(machine: &Machine) -> BTreeMap<u8, NodeSet> {
         tiers.entry(tier).or_insert(NodeSet::EMPTY).insert(node.id);
     }
     tiers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use machine::Topology;
+    use model::Options;
+
+    use super::super::tree;
+    use super::super::tree::Entry;
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_slower_beyond_all_bounds_has_a_tier_all_the_same() {
+        let text = r#"
+            name = "far"
+            [[node]]
+            cpus = "0"
+            memory = "1GiB"
+            latency_ns = 1
+            bandwidth = "16000TiB/s"
+            [[node]]
+            memory = "1GiB"
+            tier = 1
+            latency_ns = 4294967295
+            bandwidth = "1MiB/s"
+        "#;
+        let topology = Topology::from_toml(text, "far.toml").unwrap();
+        for version in KernelVersion::ALL {
+            let machine = Machine::boot(topology.clone(), version, Options::default());
+            let tree = tree(&machine);
+            let nodes_of_tier = |tier: u64| {
+                let path = format!("{TIERS}/memory_tier{tier}/nodelist");
+                tree.get(Path::new(&path)).cloned()
+            };
+            let nodes = |list: &str| Some(Entry::Text(0o444, format!("{list}\n")));
+            if version == KernelVersion::V6_1 {
+                assert_eq!(nodes_of_tier(4), nodes("0-1"));
+            } else {
+                assert_eq!(nodes_of_tier(4), nodes("0"));
+                assert_eq!(nodes_of_tier(16_777_215), nodes("1"));
+            }
+        }
+    }
 }
