@@ -4,11 +4,16 @@ use std::ffi::OsString;
 use std::io;
 
 use linux::Errno;
+use model::Misfit;
 
 /// Why [`crate::run()`] gave up before the program ran.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
+    /// The model has no room for the machine.
+    #[error(transparent)]
+    Machine(#[from] Misfit),
+
     /// The program cannot be executed. A shell would end with 127 or 126.
     #[error("cannot run {}: {errno}", program.display())]
     Exec {

@@ -44,6 +44,7 @@ pub struct RunOptions {
 ///
 /// [`RunError`].
 pub fn run(options: RunOptions, command: &[OsString]) -> Result<u8, RunError> {
+    Machine::fits(&options.topology)?;
     let machine = Machine::boot(options.topology, options.kernel, Options::default());
     let watch = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from);
     let watch = watch.map_err(RunError::launch("make an epoll"))?;

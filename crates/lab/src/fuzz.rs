@@ -78,7 +78,7 @@ pub struct FuzzReport {
 ///
 /// # Errors
 ///
-/// A guest that cannot be booted; whatever `keep` says.
+/// A machine that the model has no room for; a guest that cannot be booted; whatever `keep` says.
 pub fn fuzz(
     options: &FuzzOptions,
     note: &mut dyn FnMut(&str),
@@ -87,6 +87,7 @@ pub fn fuzz(
 ) -> anyhow::Result<FuzzReport> {
     let extra_cmdline = format!("{CMDLINE} {}", options.lab.extra_cmdline);
     let lab = LabOptions { time_limit: GUEST_LIMIT, extra_cmdline, ..options.lab.clone() };
+    Machine::fits(&lab.topology)?;
     let mut fuzz = Fuzz::new(options, show, keep);
     while !fuzz.is_over() {
         let guest = lab.boot(&mut [], note)?;

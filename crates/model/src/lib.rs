@@ -14,6 +14,7 @@ mod check;
 mod convert;
 mod errno;
 mod faults;
+mod fit;
 mod memory;
 mod migrate;
 mod mm;
@@ -31,6 +32,7 @@ pub use balance::{BALANCE_NORMAL, BALANCE_TIERING, BalancingSettings};
 pub use check::Broken;
 pub use errno::Errno;
 pub use faults::PlantedFault;
+pub use fit::Misfit;
 pub use memory::frames::{Order, PMD_ORDER, PMD_PAGES, PUD_ORDER, Pfn};
 pub use memory::node::{MAX_NODES, NumaStats};
 pub use memory::owner::FileId;
@@ -119,12 +121,9 @@ impl Machine {
     ///
     /// # Panics
     ///
-    /// When the topology has more than [`MAX_NODES`] nodes, 16 TiB or more, or no memory for the
-    /// kernel.
+    /// When the topology does not fit: [`Machine::fits`].
     pub fn boot(topology: Topology, version: KernelVersion, options: Options) -> Self {
-        assert!(topology.nodes().len() <= MAX_NODES, "the model has room for {MAX_NODES} nodes");
-        let pages: u64 = topology.nodes().iter().map(|node| node.memory.pages()).sum();
-        assert!(pages < u64::from(u32::MAX), "the model has room for less than 16 TiB");
+        Self::fits(&topology).unwrap_or_else(|misfit| panic!("{misfit}"));
         let nodes = memory::node::Nodes::new(&topology, options.movable_pages, version.behaviour());
         let mut machine = Self {
             behaviour: version.behaviour(),

@@ -38,6 +38,26 @@ fn a_program_that_cannot_be_run_is_named_and_the_code_is_a_shells() {
 }
 
 #[test]
+fn a_machine_that_the_model_has_no_room_for_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("machine.toml");
+    let node =
+        |cpus: &str, memory: &str| format!("[[node]]\ncpus = \"{cpus}\"\nmemory = \"{memory}\"\n");
+    let many: String = (0..64).map(|cpu| node(&cpu.to_string(), "64MiB")).collect();
+    let takes = "in whole pages of 2 MiB, and the model takes 64.0 MiB up to 16.0 TiB";
+    for (nodes, said) in [
+        (many, "has 64 nodes, and the model has room for 32".to_owned()),
+        (node("0", "512TiB"), format!("has 512 TiB {takes}")),
+        (node("0", "1MiB"), format!("has 0 B {takes}")),
+    ] {
+        fs::write(&path, format!("name = \"odd\"\n{nodes}")).unwrap();
+        let output = run(&["--machine", path.to_str().unwrap(), "--", "true"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(text(&output.stderr), format!("pagetide: the machine odd {said}\n"));
+    }
+}
+
+#[test]
 fn a_run_inside_a_run_is_told_why_it_cannot_be() {
     let inner = pagetide();
     let output = run(&["--", inner.to_str().unwrap(), "run", "--", "true"]);

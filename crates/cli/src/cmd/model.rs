@@ -8,16 +8,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use conformance::{explain, kernel_version};
-use machine::{Bytes, CpuId, Topology};
-use model::{MAX_NODES, Machine, Options};
+use machine::CpuId;
+use model::{Machine, Options};
 use scenario::{Kernel, Scenario};
 
 use crate::exit::Exit;
-
-/// The least memory with which the model boots a machine.
-const LEAST_MEMORY: Bytes = Bytes::new(64 << 20);
-/// The model has room for less than this.
-const MOST_MEMORY: Bytes = Bytes::new(16 << 40);
 
 /// Ask the model: Linux's page migration, re-implemented.
 #[derive(clap::Args)]
@@ -75,7 +70,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let scenario: Scenario = text.parse()?;
     let topology = machine::load(&args.machine)?;
-    check(&topology)?;
+    Machine::fits(&topology)?;
+    ensure!(
+        CpuId::new(0).is_some_and(|first| topology.cpus().contains(first)),
+        "the machine {} has no CPU 0, on which a scenario begins",
+        topology.name
+    );
     let machine = Machine::boot(topology, kernel_version(args.kernel), Options::default());
     let mut out = io::stdout().lock();
     let (steps, unable) = explain(machine, &scenario);
@@ -83,24 +83,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         writeln!(out, "{step}")?;
     }
     unable.map_or(Ok(Exit::Done), |why| Err(anyhow::Error::msg(why)))
-}
-
-/// What the model cannot boot is said here, since it takes a machine at its word.
-fn check(topology: &Topology) -> anyhow::Result<()> {
-    let memory: Bytes = topology.nodes().iter().map(|node| node.memory).sum();
-    let name = &topology.name;
-    ensure!(
-        topology.nodes().len() <= MAX_NODES,
-        "the machine {name} has {} nodes, and the model has room for {MAX_NODES}",
-        topology.nodes().len()
-    );
-    ensure!(
-        (LEAST_MEMORY..MOST_MEMORY).contains(&memory),
-        "the machine {name} has {memory}, and the model takes {LEAST_MEMORY} up to {MOST_MEMORY}"
-    );
-    ensure!(
-        CpuId::new(0).is_some_and(|first| topology.cpus().contains(first)),
-        "the machine {name} has no CPU 0, on which a scenario begins"
-    );
-    Ok(())
 }

@@ -9,6 +9,8 @@
 //! A head keeps the folio's extra references; the frame behind it keeps the number of PMD
 //! mappings, as the kernel does.
 
+use std::hint::black_box;
+
 use crate::memory::owner::Owner;
 
 /// A page frame number; of a folio, the number of its head.
@@ -94,6 +96,19 @@ impl Frames {
             tokens: vec![0; frames],
             cpupids: Vec::new(),
         }
+    }
+
+    /// Whether this computer gives the addresses for so many rows: the memory is taken only when
+    /// they are used.
+    pub(crate) fn has_room(frames: usize) -> bool {
+        let (mut states, mut owners, mut tokens) =
+            (Vec::<[u32; 2]>::new(), Vec::<u64>::new(), Vec::<u32>::new());
+        let has_room = states.try_reserve_exact(frames).is_ok()
+            && owners.try_reserve_exact(frames).is_ok()
+            && tokens.try_reserve_exact(frames).is_ok();
+        // The compiler may not think them away.
+        black_box((states, owners, tokens));
+        has_room
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Nodes: their zones, their watermarks, and the order in which they stand in for each other.
 
-use machine::{CpuId, NodeId, NodeSet, Topology};
+use machine::{CpuId, Node, NodeId, NodeSet, Topology};
 
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, Pfn};
 use crate::memory::zone::{Watermarks, Zone, ZoneKind};
@@ -88,8 +88,7 @@ impl Nodes {
         let mut block_slot = Vec::new();
         let mut list = Vec::new();
         for (slot, node) in (0u8..).zip(topology.nodes()) {
-            let pages =
-                u32::try_from(node.memory.pages()).unwrap_or(u32::MAX) / PMD_PAGES * PMD_PAGES;
+            let pages = u32::try_from(usable_pages(node)).expect("a machine fits");
             block_slot.resize((next + pages) as usize / PMD_PAGES as usize, slot);
             list.push(MemoryNode {
                 id: node.id,
@@ -222,6 +221,12 @@ impl std::ops::IndexMut<Slot> for Nodes {
     fn index_mut(&mut self, slot: Slot) -> &mut MemoryNode {
         &mut self.list[slot.index()]
     }
+}
+
+/// Pages of a node that the model can use: whole blocks.
+pub(crate) fn usable_pages(node: &Node) -> u64 {
+    let block = u64::from(PMD_PAGES);
+    node.memory.pages() / block * block
 }
 
 fn zones(start: u32, pages: u32, movable_pages: u32) -> Vec<Zone> {
