@@ -132,6 +132,11 @@ impl Nodes {
         u8::try_from(at).ok().map(Slot)
     }
 
+    /// The node of the kernel image, which lies in the first memory, as does the zero page in it.
+    pub(crate) fn of_kernel_image(&self) -> Slot {
+        self.slots().find(|&slot| self[slot].has_memory()).unwrap_or(Slot(0))
+    }
+
     /// The node of a CPU; CPUs that the machine lacks are on the first node.
     pub(crate) fn of_cpu(&self, cpu: CpuId) -> Slot {
         Slot(self.cpu_slot.get(cpu.get() as usize).copied().unwrap_or(0))

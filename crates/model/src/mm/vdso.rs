@@ -37,8 +37,9 @@ impl Machine {
 
     /// The vdso and its data: pages of the kernel that every process maps.
     pub(crate) fn make_vdso(&mut self, id: FileId, pages: u64, is_text: bool) {
+        let is_of_image = is_text || !self.behaviour.vvar_is_ordinary;
+        let slot = if is_of_image { self.nodes.of_kernel_image() } else { Slot(0) };
         for index in 0..pages {
-            let slot = Slot(0);
             let wanted = Wanted {
                 order: 0,
                 start: slot,
@@ -51,7 +52,7 @@ impl Machine {
             let page = self.allocate(&wanted).expect("a machine has room for its kernel");
             self.frames.set_owner(page, Owner::File { file: id, index });
             // Text is part of the kernel image; the data is, before it became ordinary pages.
-            if is_text || !self.behaviour.vvar_is_ordinary {
+            if is_of_image {
                 self.frames.set(page, flag::RESERVED);
             }
             self.file_mut(id).pages.insert(index, page);

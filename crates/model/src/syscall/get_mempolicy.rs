@@ -107,13 +107,13 @@ impl Machine {
         Ok((word, nodes))
     }
 
-    /// Node of a page, which is faulted in for reading; the zero page is on the first node.
+    /// Node of a page, which is faulted in for reading; the zero page is part of the kernel image.
     fn node_of_page(&mut self, caller: TaskId, address: u64) -> Result<NodeId, Errno> {
         self.access(caller, address, Access::Read).map_err(|_| Errno::EFAULT)?;
         let mm = self.mm_of(caller).expect("a task that runs has memory");
         let (entry, _) = self.entry(mm, address / PAGE_BYTES);
         match entry.kind() {
-            EntryKind::Zero => Ok(self.nodes.list[0].id),
+            EntryKind::Zero => Ok(self.nodes[self.nodes.of_kernel_image()].id),
             _ => entry.mapped().map(|pfn| self.nodes.id_of(pfn)).ok_or(Errno::EFAULT),
         }
     }
@@ -134,14 +134,15 @@ impl Machine {
         }
     }
 
-    /// Whole 64-bit words, with zeroes behind the machine's nodes (`copy_nodes_to_user`).
+    /// Whole 64-bit words, with zeroes behind the machine's nodes (`copy_nodes_to_user`). Rounding up
+    /// wraps as there: from `maxnode` 2^64 - 62 on nothing is written.
     fn write_mask(
         &self,
         user: &mut dyn UserMemory,
         args: GetMempolicyArgs,
         nodes: &NodeSet,
     ) -> Result<(), Errno> {
-        let bytes = args.maxnode.wrapping_sub(1).div_ceil(64).wrapping_mul(8);
+        let bytes = (args.maxnode.wrapping_sub(1).wrapping_add(63) & !63) / 8;
         let known = self.node_ids().div_ceil(64) * 8;
         if bytes > known && bytes > MASK_BYTES_MAX {
             return Err(Errno::EINVAL);
@@ -154,5 +155,82 @@ impl Machine {
         mask.resize(index(bytes), 0);
         user.write(args.mask, &mask)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::{Bytes, CpuId, Node, Topology};
+
+    use super::*;
+    use crate::syscall::user::Buffers;
+    use crate::{Credentials, KernelVersion, MapKind, Options, Protection};
+
+    const MODE: u64 = 0x1000;
+    const MASK: u64 = 0x2000;
+    const AREA: u64 = 0x10_0000_0000;
+
+    fn id(number: u16) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    /// A process on a machine whose nodes have this much memory; each is nearer to the last one than
+    /// to others. All CPUs are on the first.
+    fn process(version: KernelVersion, mib: &[u64]) -> (Machine, TaskId) {
+        let node = |(number, &mib): (u16, &u64)| Node {
+            id: id(number),
+            cpus: if number == 0 { "0" } else { "" }.parse().unwrap(),
+            memory: Bytes::new(mib << 20),
+            free: None,
+            tier: None,
+            latency_ns: None,
+            bandwidth_per_s: None,
+        };
+        let nodes = (0..).zip(mib).map(node).collect();
+        let last = mib.len() - 1;
+        let distance = |from, to| match (from == to, from == last || to == last) {
+            (true, _) => 10,
+            (false, true) => 20,
+            (false, false) => 30,
+        };
+        let row = |from| (0..mib.len()).map(|to| distance(from, to)).collect();
+        let distances = (0..mib.len()).map(row).collect();
+        let topology = Topology::new("some", nodes, Some(distances)).unwrap();
+        let mut machine = Machine::boot(topology, version, Options::default());
+        let task = machine.spawn(Credentials::ROOT, CpuId::new(0).unwrap());
+        (machine, task)
+    }
+
+    #[test]
+    fn a_mask_whose_length_wraps_around_is_none() {
+        for version in KernelVersion::ALL {
+            let (mut machine, task) = process(version, &[64]);
+            let mut get = |maxnode: u64| {
+                let mut user = Buffers::default();
+                user.put(MODE, vec![0xff; 4]);
+                user.put(MASK, vec![0xff; 8]);
+                let args =
+                    GetMempolicyArgs { mode: MODE, mask: MASK, maxnode, address: 0, flags: 0 };
+                let result = machine.get_mempolicy(&mut user, task, args);
+                (result, user.get(MODE).to_vec(), user.get(MASK).to_vec())
+            };
+            for maxnode in [1, u64::MAX, u64::MAX - 61] {
+                assert_eq!(get(maxnode), (Ok(()), vec![0; 4], vec![0xff; 8]), "{maxnode:#x}");
+            }
+            for maxnode in [u64::MAX - 62, u64::MAX - 63, 1 << 63, 32_770] {
+                assert_eq!(get(maxnode).0, Err(Errno::EINVAL), "{maxnode:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_zero_page_and_the_vdso_are_on_the_first_node_that_has_memory() {
+        for version in KernelVersion::ALL {
+            let (mut machine, task) = process(version, &[0, 64, 64]);
+            machine.mmap(task, AREA, 1, MapKind::Anon, Protection::READ_WRITE).unwrap();
+            for address in [AREA, crate::VDSO_ADDRESS] {
+                assert_eq!(machine.node_of_page(task, address), Ok(id(1)), "{address:#x}");
+            }
+        }
     }
 }
