@@ -77,6 +77,9 @@ pub(crate) fn before(world: &mut World, pid: u32, args: [u64; 6]) {
     let Some(request) = Request::new(args) else { return };
     let Request { from, length, new_length, may_move, to, leaves_mapping } = request;
     let end = from + length;
+    if starts_in_a_hole(world, pid, &request) {
+        return;
+    }
     if to.is_none() && !leaves_mapping && new_length <= length {
         return calls::drops(world, pid, from + new_length, length - new_length);
     }
@@ -106,6 +109,21 @@ pub(crate) fn before(world: &mut World, pid: u32, args: [u64; 6]) {
         let is_hemmed = !is_left && world.machine.is_mapped(task, end, grown);
         process.remaps.push(Remap { from, length, new_length, leaves_mapping, is_hemmed });
     }
+}
+
+/// Whether nothing is mapped where a request begins: the kernel refuses it, and unmaps nothing. Asked
+/// only where that makes a difference; what was mapped since the last look is not known without one.
+fn starts_in_a_hole(world: &mut World, pid: u32, request: &Request) -> bool {
+    let &Request { from, length, new_length, to, .. } = request;
+    let Some(task) = world.task(pid) else { return false };
+    let is_mapped =
+        |world: &World, start, length| world.machine.is_mapped(task, start, start + length);
+    let is_known_target = to.is_some_and(|to| is_mapped(world, to, new_length));
+    if is_mapped(world, from, 1) || !(is_known_target || is_mapped(world, from, length)) {
+        return false;
+    }
+    world.settle(pid);
+    !is_mapped(world, from, 1)
 }
 
 /// Makes the model follow what has become of the calls, before it mirrors `mappings`.

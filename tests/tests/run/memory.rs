@@ -124,6 +124,21 @@ print(mode(p + 4 * MIB), node(p + 4 * MIB), mode(to), node(to))",
 }
 
 #[test]
+fn an_mremap_of_what_is_not_mapped_changes_nothing() {
+    let said = python_on(
+        "two-socket",
+        "p = map(0, 8 * MIB); on_node(p, 8 * MIB, 1)
+to = map(0, 8 * MIB); on_node(to, 8 * MIB, 1)
+assert call(11, p, 2 * MIB) == 0
+for words in [(p, 8 * MIB, 4 * MIB, 0), (p, 6 * MIB, 6 * MIB, 3, to), (p, MIB, MIB, 3, to),
+        (p, 4 * MIB, 8 * MIB, 1)]:
+    assert remap(*words) == -1, words
+    print(mode(p + 6 * MIB), node(p + 6 * MIB), mode(to), node(to))",
+    );
+    assert_eq!(said, "2 1 2 1\n".repeat(4));
+}
+
+#[test]
 fn memory_that_moved_keeps_its_place_when_the_hole_that_it_left_is_mapped_at_once() {
     for flags in ["0x22", "0x32"] {
         let said = python_on(
