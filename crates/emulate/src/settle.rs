@@ -22,6 +22,9 @@ use crate::world::{Notice, World};
 /// What the kernel calls a file: its device, and its inode.
 pub(crate) type FileKey = (Device, u64);
 
+/// The name of shared anonymous memory, unless prctl(2) has given it another (`PR_SET_VMA_ANON_NAME`).
+const SHARED_ANON: &str = "/dev/zero (deleted)";
+
 /// Files that were seen mapped.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
@@ -432,13 +435,15 @@ impl Files {
             machine.delete_file(known.file);
         }
         let kind = match mapping.name.as_str() {
-            "/dev/zero (deleted)" => FileKind::SharedAnon,
+            SHARED_ANON => FileKind::SharedAnon,
+            name if name.starts_with("[anon_shmem:") => FileKind::SharedAnon,
             name if name.starts_with("/memfd:") => FileKind::Memfd,
             name if name.starts_with("/SYSV") => FileKind::Tmpfs,
             name if name.starts_with("/secretmem") => FileKind::Secret,
             _ => self.kind_on_device(pid, mapping),
         };
-        let file = machine.create_file(kind, &mapping.name);
+        let name = if kind == FileKind::SharedAnon { SHARED_ANON } else { &mapping.name };
+        let file = machine.create_file(kind, name);
         let is_disk = kind == FileKind::Disk;
         let identity = is_disk.then(|| Identity::of(pid, mapping)).flatten();
         self.by_inode.insert(key, Mapped { file, identity });
@@ -462,5 +467,24 @@ impl Files {
                 _ => FileKind::Disk,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linux::proc::maps;
+    use model::{KernelVersion, Options};
+
+    use super::*;
+
+    #[test]
+    fn shared_memory_that_prctl_has_named_is_no_file_on_a_disk() {
+        let topology = machine::load("two-socket").unwrap();
+        let mut machine = Machine::boot(topology, KernelVersion::V6_12, Options::default());
+        let line = "7f5c8c000000-7f5c8c200000 rw-s 00000000 00:01 2053  [anon_shmem:pool]\n";
+        let mapping = &maps::parse(line).unwrap()[0];
+        let file = Files::default().file(&mut machine, std::process::id(), mapping);
+        assert_eq!(machine.file_kind(file), FileKind::SharedAnon);
+        assert_eq!(machine.file_name(file), SHARED_ANON);
     }
 }

@@ -18,7 +18,7 @@ pub struct Census {
     /// Most memory away from its CPUs first.
     pub processes: Vec<CensusLine>,
     /// Processes that could not be read, for lack of rights.
-    pub unreadable: u64,
+    pub unreadable: usize,
 }
 
 /// One process.

@@ -71,7 +71,7 @@ pub enum SessionError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A buffer could not be read.
-    #[error("cannot read the trace buffer: {0}")]
+    #[error("cannot read the trace buffer")]
     Buffer(#[from] io::Error),
 }
 

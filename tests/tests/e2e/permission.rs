@@ -13,6 +13,7 @@ on_each_kernel! {
         a_process_of_another_user_is_refused
         a_user_moves_his_own_process_without_any_capability
         show_says_what_a_user_could_not_see
+        show_of_a_cgroup_counts_the_processes_that_a_user_may_not_read
         shared_pages_need_a_capability_that_the_line_names
     }
 }
@@ -61,6 +62,28 @@ fn show_says_what_a_user_could_not_see(host: &Host) {
     assert_eq!(output.code, 0, "{output:?}");
     let unseen = "! not seen in full: frame numbers are hidden";
     assert!(said.contains(unseen) && said.contains("CAP_SYS_ADMIN"), "{said}");
+}
+
+fn show_of_a_cgroup_counts_the_processes_that_a_user_may_not_read(host: &Host) {
+    let own = Target::start_by(host, "as-user 1000", "--on-node 0 a=anon:1M");
+    let other = Target::start(host, "--on-node 0 a=anon:1M");
+    host.sh("mkdir -p /sys/fs/cgroup/mixed");
+    for target in [&own, &other] {
+        host.write("/sys/fs/cgroup/mixed/cgroup.procs", &target.pid());
+    }
+    let output = as_user(host, "show --cgroup /mixed --json");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let processes = document["processes"].as_array().unwrap();
+    assert_eq!((output.code, processes.len()), (0, 1), "{document}");
+    assert_eq!((&processes[0]["pid"], &document["unreadable"]), (&own.pid.into(), &1.into()));
+    let output = as_user(host, "show --cgroup /mixed");
+    assert!(output.stdout_text().contains("! 1 process could not be read"), "{output:?}");
+    refusal(&as_user(host, "move --cgroup /mixed --to 1"), 3);
+
+    drop(own);
+    refusal(&as_user(host, "show --cgroup /mixed"), 3);
+    drop(other);
+    host.sh("rmdir /sys/fs/cgroup/mixed");
 }
 
 fn shared_pages_need_a_capability_that_the_line_names(host: &Host) {

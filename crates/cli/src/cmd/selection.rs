@@ -1,5 +1,7 @@
 //! Which processes a command is about: the arguments that `show`, `plan` and `move` share.
 
+use std::cell::RefCell;
+
 use engine::journal::JournalError;
 use engine::target::{Target, TargetError, pids_of_cgroup};
 use linux::Root;
@@ -44,6 +46,30 @@ impl Selection {
         match left_out {
             Some(error) if taken.is_empty() => Err(error),
             _ => Ok(taken),
+        }
+    }
+
+    /// The same for who only looks: one of a cgroup that may not be read is left out too, unless that is
+    /// true of all. Also says how many those are.
+    pub(crate) fn each_readable<T>(
+        &self,
+        root: &Root,
+        with: impl Fn(Target) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(Vec<T>, usize)> {
+        let refusals = RefCell::new(Vec::new());
+        let taken = self.each(root, |target| match with(target) {
+            Err(error) if self.cgroup.is_some() && Exit::of(&error) == Exit::NotPermitted => {
+                refusals.borrow_mut().push(error);
+                Ok(None)
+            }
+            result => result.map(Some),
+        })?;
+        let taken: Vec<T> = taken.into_iter().flatten().collect();
+        let mut refusals = refusals.into_inner();
+        let count = refusals.len();
+        match refusals.pop() {
+            Some(refusal) if taken.is_empty() => Err(refusal),
+            _ => Ok((taken, count)),
         }
     }
 

@@ -35,6 +35,9 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Document<'a> {
     processes: &'a [ProcessSurvey],
+    /// Processes of the cgroup that may not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<&'a NumaStat>,
 }
@@ -46,15 +49,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         return worst(args, &root, &planner);
     }
     let survey = |target| Ok(ProcessSurvey::take(&root, &planner, target)?);
-    let processes = args.selection.each(&root, survey)?;
-    let charged = match &args.selection.cgroup {
+    let (processes, unreadable) = args.selection.each_readable(&root, survey)?;
+    let cgroup = args.selection.cgroup.as_ref();
+    let charged = match cgroup {
         Some(path) => Cgroup::open(&root, path)?.numa_stat()?,
         None => None,
     };
     if args.json {
-        json::print(&Document { processes: &processes, cgroup: charged.as_ref() })?;
+        let unreadable = cgroup.map(|_| unreadable);
+        json::print(&Document { processes: &processes, unreadable, cgroup: charged.as_ref() })?;
     } else {
-        show_text::print(&processes, charged.as_ref())?;
+        show_text::print(&processes, unreadable, charged.as_ref())?;
     }
     Ok(Exit::Done)
 }

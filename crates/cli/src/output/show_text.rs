@@ -21,13 +21,18 @@ const WORTH_A_LINE: u64 = 1000;
 /// Characters of a mapping's name; longer ones are cut in the middle.
 const NAME_WIDTH: usize = 28;
 
-pub(crate) fn print(processes: &[ProcessSurvey], charged: Option<&NumaStat>) -> io::Result<()> {
+pub(crate) fn print(
+    processes: &[ProcessSurvey],
+    unreadable: usize,
+    charged: Option<&NumaStat>,
+) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if let [process] = processes {
         write_process(&mut out, process)?;
     } else {
         write_group(&mut out, processes)?;
     }
+    write_unreadable(&mut out, unreadable)?;
     match charged {
         Some(charged) => write_charged(&mut out, charged),
         None => Ok(()),
@@ -239,14 +244,19 @@ pub(crate) fn print_census(census: &Census) -> io::Result<()> {
     if lines.iter().all(|line| line.away_bytes == Bytes::ZERO) {
         writeln!(out, "no process has memory away from the CPUs that it may use")?;
     }
-    if census.unreadable > 0 {
-        let (count, sign) = (census.unreadable, paint::warn("!"));
-        writeln!(
+    write_unreadable(&mut out, census.unreadable)
+}
+
+fn write_unreadable(out: &mut dyn Write, count: usize) -> io::Result<()> {
+    let (noun, shown) = if count == 1 { ("process", "it") } else { ("processes", "them") };
+    match count {
+        0 => Ok(()),
+        _ => writeln!(
             out,
-            "{sign} {count} processes could not be read: CAP_SYS_PTRACE (root) shows them"
-        )?;
+            "{} {count} {noun} could not be read: CAP_SYS_PTRACE (root) shows {shown}",
+            paint::warn("!")
+        ),
     }
-    Ok(())
 }
 
 #[cfg(test)]

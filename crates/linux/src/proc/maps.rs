@@ -84,7 +84,9 @@ impl Mapping {
     /// a mounted tmpfs is known by its [`Device`] only ([`super::mountinfo`]).
     #[must_use]
     pub fn is_nameless_shmem(&self) -> bool {
-        ["/memfd:", "/SYSV", "/dev/zero (deleted)"].iter().any(|name| self.name.starts_with(name))
+        ["/memfd:", "/SYSV", "/dev/zero (deleted)", "[anon_shmem:"]
+            .iter()
+            .any(|name| self.name.starts_with(name))
             && self.device.major == 0
     }
 
@@ -225,6 +227,13 @@ mod tests {
         let mapping = parse_line("7ffd0000-7ffd1000 rw-p 00000000 00:00 0 ").unwrap();
         assert_eq!(mapping.name, "");
         assert!(mapping.is_anonymous() && !mapping.is_heap() && !mapping.is_stack());
+    }
+
+    #[test]
+    fn shared_memory_that_prctl_has_named_is_shared_memory() {
+        let line = "7f5c8c000000-7f5c8c200000 rw-s 00000000 00:01 2053  [anon_shmem:pool]";
+        let mapping = parse_line(line).unwrap();
+        assert!(mapping.is_nameless_shmem() && !mapping.is_anonymous());
     }
 
     #[test]
