@@ -41,7 +41,7 @@ use self::live::Live;
 use self::mounts::Mounts;
 use self::tree::{Entry, Tree, below};
 use crate::call::{Answer, Call};
-use crate::filter::Rule;
+use crate::filter::{Rule, When};
 use crate::sys::notify::Listener;
 use crate::world::{Notice, World};
 
@@ -67,6 +67,9 @@ const PROC: [(&str, Live); 5] = [
     ("/proc/vmstat", Live::Vmstat),
     ("/proc/zoneinfo", Live::Zoneinfo),
 ];
+
+/// Calls by which a program may get a `/proc` of its own.
+const MOUNTING: [Rule; 2] = [(libc::SYS_mount, When::Always), (libc::SYS_fsopen, When::Always)];
 
 // Bytes of `enter`: what was not done.
 const OUTSIDE: u8 = 1;
@@ -127,7 +130,11 @@ impl Shown {
 
     /// In the child, after [`Self::enter`]: rules of calls to be handed over in addition.
     pub(crate) fn traps(&self) -> &'static [Rule] {
-        if self.injected.is_some() { &inject::TRAPS } else { &[] }
+        match self {
+            Self { injected: Some(_), .. } => &inject::TRAPS,
+            Self { by_mounts: Some(_), .. } => &MOUNTING,
+            _ => &[],
+        }
     }
 
     /// In the supervisor: the child `pid` is about to exec; `entered` is the byte of its `enter`.
@@ -201,9 +208,33 @@ impl Shown {
     ) -> Option<Answer> {
         if let Some(shown) = &mut self.by_mounts {
             shown.leases.take_again();
+            tell_of_own_files(world, call);
         }
         self.injected.as_ref()?.answer(world, listener, call)
     }
+}
+
+/// A sandbox or a container that mounts a `/proc` or a `/sys` of its own: ours does not lie on it. In a user
+/// namespace of its own the kernel refuses it, for something lies on the one that is there
+/// (kernel, fs/namespace.c, `mount_too_revealing`).
+fn tell_of_own_files(world: &mut World, call: &Call) {
+    let name = match call.number {
+        libc::SYS_mount => call.args[2],
+        libc::SYS_fsopen => call.args[0],
+        _ => return,
+    };
+    let name = inject::read_text(call.tid, name).unwrap_or_default();
+    let folder = match name.as_slice() {
+        b"proc" => "/proc",
+        b"sysfs" => "/sys",
+        _ => return,
+    };
+    let line = format!(
+        "thread {} mounts a {folder} of its own: it shows this computer, or is refused with EPERM; with \
+         --files injected it shows the machine",
+        call.tid
+    );
+    world.tell_once(Notice::OwnFiles, &line);
 }
 
 impl ByMounts {

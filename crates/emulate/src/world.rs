@@ -33,6 +33,8 @@ pub(crate) enum Notice {
     NotFollowed,
     /// The files of a process are not shown.
     Uncovered,
+    /// A program mounts a `/proc` of its own.
+    OwnFiles,
 }
 
 /// What the supervisor knows.

@@ -279,3 +279,14 @@ fn folders_and_files_are_open_to_everybody_whatever_the_umask() {
         assert_eq!(text(&output.stdout), "755\n755\n444\n444\n", "by {way}: {output:?}");
     }
 }
+
+#[test]
+fn who_mounts_a_proc_of_its_own_is_told_what_it_shows_and_sees_the_machine_with_injected_files() {
+    let words = ["unshare", "-Urpf", "--mount-proc", "grep", "-c", "^cpu[0-9]", "/proc/stat"];
+    let run = |way| run(&[&["--machine", "snc-4", "--files", way, "--"], &words[..]].concat());
+    let told = "mounts a /proc of its own: it shows this computer";
+    let (covered, injected) = (run("mounts"), run("injected"));
+    assert!(text(&covered.stderr).contains(told), "{covered:?}");
+    assert_eq!(text(&injected.stdout), "4\n", "{injected:?}");
+    assert_eq!(text(&injected.stderr), "");
+}

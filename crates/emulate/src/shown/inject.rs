@@ -253,7 +253,7 @@ fn how(call: &Call) -> io::Result<i32> {
 
 /// The absolute path that a call names; `None` where it cannot be read, or cannot be one of ours.
 fn resolve(folder: &Path, tid: u32, named: &Named) -> Option<PathBuf> {
-    let path = read_path(tid, named.path)?;
+    let path = read_text(tid, named.path)?;
     // An empty path asks of a descriptor itself, which is a real one.
     if path.is_empty() || is_elsewhere(&path) {
         return None;
@@ -279,7 +279,8 @@ fn is_elsewhere(path: &[u8]) -> bool {
     starts(b"/") && is_plain && !OURS.iter().any(|folder| starts(folder))
 }
 
-fn read_path(tid: u32, address: u64) -> Option<Vec<u8>> {
+/// The text at an address of a thread, up to its zero.
+pub(super) fn read_text(tid: u32, address: u64) -> Option<Vec<u8>> {
     // Most are short. A part lies in one page, which is there as a whole or not at all.
     const PART: u16 = 256;
     let mut path = Vec::new();
@@ -351,13 +352,13 @@ mod tests {
     #[test]
     fn a_path_is_read_out_of_memory() {
         let path = c"/sys/devices/system/node";
-        let read = read_path(std::process::id(), path.as_ptr().addr() as u64);
+        let read = read_text(std::process::id(), path.as_ptr().addr() as u64);
         assert_eq!(read.as_deref(), Some(path.to_bytes()));
         let long = CString::new(vec![b'x'; 3000]).unwrap();
-        let read = read_path(std::process::id(), long.as_ptr().addr() as u64);
+        let read = read_text(std::process::id(), long.as_ptr().addr() as u64);
         assert_eq!(read.as_deref(), Some(long.to_bytes()));
         let too_long = CString::new(vec![b'x'; 5000]).unwrap();
-        assert_eq!(read_path(std::process::id(), too_long.as_ptr().addr() as u64), None);
+        assert_eq!(read_text(std::process::id(), too_long.as_ptr().addr() as u64), None);
     }
 
     #[test]
