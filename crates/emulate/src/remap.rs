@@ -101,7 +101,7 @@ pub(crate) fn before(world: &mut World, pid: u32, args: [u64; 6]) {
     }
     if let Some(to) = to {
         let kept = length.min(new_length);
-        world.machine.relocate(task, from, kept, to);
+        world.machine.relocate(task, from, kept, to, leaves_mapping);
         world.machine.grow(task, to + kept, to + new_length);
     } else if may_move {
         let grown = from + new_length;
@@ -147,7 +147,7 @@ pub(crate) fn follow(
         // A neighbour may have grown onto it: then the smallest that has room.
         let fitting = free.iter().filter(|place| size(place) >= new_length);
         if let Some(&(to, _)) = fitting.min_by_key(|place| size(place)) {
-            machine.relocate(task, from, length, to);
+            machine.relocate(task, from, length, to, leaves_mapping);
             machine.grow(task, to + length, to + new_length);
         }
     }

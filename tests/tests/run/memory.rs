@@ -430,3 +430,16 @@ print(p + MIB in lines(), 'bind:1' in lines()[p])";
     let said = python_on("two-socket", script);
     assert_eq!(said, "1 1 1 bind:1 bind:1 True\n1 2\nFalse True\n");
 }
+
+#[test]
+fn a_mapping_that_mremap_leaves_keeps_its_policy_and_has_no_pages() {
+    // MREMAP_MAYMOVE and MREMAP_DONTUNMAP, to where the kernel likes and to a place of our own.
+    let script = "for fixed in (0, 2):
+    p = map(0, MIB); on_node(p, MIB, 1)
+    place = map(0, MIB)
+    q = remap(p, MIB, MIB, 1 | 4 | fixed, place)
+    assert fixed == 0 or q == place
+    print(node_of(p), mode(p), node_of(q), mode(q), end=' ')
+    touch(p, MIB); print(node(p), node(q))";
+    assert_eq!(python_on("two-socket", script), "-2 2 1 2 1 1\n".repeat(2));
+}

@@ -100,13 +100,21 @@ impl Machine {
     }
 
     /// mremap(2) as another kernel has done it: what is mapped in `length` bytes from `from` lies at
-    /// `to` from now on, with its pages and policies, and what was there is gone. A hugetlb mapping
-    /// that would have to be cut stays.
+    /// `to` from now on, with its pages and policies, and what was there is gone. With `leaves_mapping`
+    /// (`MREMAP_DONTUNMAP`) the mapping stays where it was too, with its policy and without pages. A hugetlb
+    /// mapping that would have to be cut stays.
     ///
     /// # Panics
     ///
     /// When `task` does not exist or has no memory.
-    pub fn relocate(&mut self, task: TaskId, from: u64, length: u64, to: u64) {
+    pub fn relocate(
+        &mut self,
+        task: TaskId,
+        from: u64,
+        length: u64,
+        to: u64,
+        leaves_mapping: bool,
+    ) {
         let mm = self.mm_of(task).expect("a task that runs has memory");
         let (start, end) = page_range(from, length);
         let shift = (to / PAGE_BYTES).cast_signed() - start.cast_signed();
@@ -140,7 +148,10 @@ impl Machine {
         let space = self.mm_mut(mm);
         let (low, high) =
             (space.find_from(start), space.vmas.partition_point(|vma| vma.start < end));
-        let moving: Vec<Vma> = space.vmas.drain(low..high).collect();
+        let moving: Vec<Vma> = match leaves_mapping {
+            true => space.vmas[low..high].to_vec(),
+            false => space.vmas.drain(low..high).collect(),
+        };
         space.has_moved = true;
         for vma in moving {
             let (start, end) = (vma.start, vma.end);

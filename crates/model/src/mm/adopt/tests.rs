@@ -137,7 +137,7 @@ fn relocated_pages_keep_their_place_also_where_huge_pages_must_be_cut() {
         machine.place(task, BASE, BASE + 2 * MIB, Found::Huge).unwrap();
         machine.set_cpu(task, CpuId::new(0).unwrap()).unwrap();
         let to = BASE + 2 * MIB + shift;
-        machine.relocate(task, BASE, 2 * MIB, to);
+        machine.relocate(task, BASE, 2 * MIB, to, false);
         machine.mirror(task, &[anon(to, to + 4 * MIB)]);
         assert_eq!(nodes(&machine, task, BASE, 1), [None]);
         assert_eq!(nodes(&machine, task, to, 512), vec![Some(1); 512]);
