@@ -1,14 +1,14 @@
 //! Which pages a process has in memory, and what they are: the kernel's word.
 //!
 //! `PAGEMAP_SCAN` (6.7) gives runs, and knows huge pages and the zero page. Before it there is one
-//! word a page, which knows neither: smaps counts the huge pages of each mapping, and a private
-//! page that is not mapped exclusively, and of no file, is the zero page (or still shared with a
-//! relative, which changes nothing, since it has its place already).
+//! word a page, which knows neither: smaps counts the huge pages of each mapping, and of a private page
+//! that is not mapped exclusively, and of no file, move_pages(2) is asked: the zero page has no node, one
+//! that is still shared with a relative has.
 
 use linux::proc::pagemap::{Pagemap, PagemapEntry, ScanFlags};
 use linux::proc::smaps;
 use linux::sys::{PageRegion, ScanRequest};
-use linux::{ReadError, Root};
+use linux::{PageStatus, ReadError, Root, UNWRITTEN, calls};
 use machine::Bytes;
 use model::{Found, Machine, MapKind, Mirrored};
 
@@ -117,7 +117,7 @@ fn by_words(pagemap: &Pagemap, pid: u32, mappings: &[Mirrored]) -> Result<Vec<Ru
             continue;
         }
         let huge_left = sizes.map_or(Bytes::ZERO, smaps::MappingSizes::anon_huge);
-        let mut found = words_of(pagemap, mapping)?;
+        let mut found = part_zero_pages(pid, words_of(pagemap, mapping)?);
         mark_huge(&mut found, huge_left.get() / HUGE);
         runs.extend(found);
     }
@@ -142,15 +142,41 @@ fn words_of(pagemap: &Pagemap, mapping: &Mirrored) -> Result<Vec<Run>, ReadError
                 } else {
                     ScanFlags::PFN_ZERO
                 };
-                match runs.last_mut() {
-                    Some(run) if run.end == at && run.flags == flags => run.end += PAGE,
-                    _ => runs.push(Run { start: at, end: at + PAGE, flags }),
-                }
+                add_page(&mut runs, at, flags);
             }
             at += PAGE;
         }
     }
     Ok(runs)
+}
+
+fn add_page(runs: &mut Vec<Run>, start: u64, flags: ScanFlags) {
+    match runs.last_mut() {
+        Some(run) if run.end == start && run.flags == flags => run.end += PAGE,
+        _ => runs.push(Run { start, end: start + PAGE, flags }),
+    }
+}
+
+/// Among pages that may be the zero page by their words, finds those that are not.
+fn part_zero_pages(pid: u32, runs: Vec<Run>) -> Vec<Run> {
+    let mut parted = Vec::new();
+    for run in runs {
+        if run.flags != ScanFlags::PFN_ZERO {
+            parted.push(run);
+            continue;
+        }
+        let pages: Vec<u64> =
+            (0..(run.end - run.start) / PAGE).map(|at| run.start + at * PAGE).collect();
+        let mut status = vec![UNWRITTEN; pages.len()];
+        // Who may not be asked about, and who has ended, has the zero page: no more is known.
+        let _ = calls::query_pages(pid, &pages, &mut status);
+        for (page, word) in pages.into_iter().zip(status) {
+            let is_zero = PageStatus::from_word(word).node().is_none();
+            let flags = if is_zero { ScanFlags::PFN_ZERO } else { ScanFlags::NONE };
+            add_page(&mut parted, page, flags);
+        }
+    }
+    parted
 }
 
 /// Calls the first whole 2 MiB units huge, as many as there are.

@@ -287,7 +287,7 @@ fn place_run(
         bytes: if found == Found::Huge { 2 << 20 } else { 4096 },
         is_counted: found != Found::File || matches!(mapping.kind, MapKind::Shared(..)),
     };
-    for (mut start, end) in machine.unplaced(any, run.start, run.end) {
+    for (mut start, end) in machine.unplaced(any, run.start, run.end, found) {
         while start < end {
             let (task, upto) = toucher.of(run, start, end, step);
             if let Some(task) = task {

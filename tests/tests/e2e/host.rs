@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) is_emulated: bool,
     /// The target program there.
     pub(crate) target: &'static str,
+    /// What plays scripts there.
+    pub(crate) subject: &'static str,
 }
 
 /// Who starts `pagetide run`.
@@ -91,10 +93,11 @@ impl Host {
         fs::copy("/usr/bin/migratepages", &theirs)
             .expect("numactl is installed: apt install numactl");
         let mut files: Vec<PathBuf> = PROGRAMS.iter().map(PathBuf::from).collect();
-        files.extend([PathBuf::from(TARGET), theirs.clone()]);
+        files.extend([TARGET, SUBJECT].map(PathBuf::from));
+        files.push(theirs.clone());
         files.extend(python_modules());
         let guest = Box::leak(Box::new(boot(built_in(machine), kernel, &files, "")));
-        let host = Self { guest, is_emulated: false, target: TARGET };
+        let host = Self { guest, is_emulated: false, target: TARGET, subject: SUBJECT };
         host.sh(&format!("mkdir /root/theirs /root/ours && mv {} /root/theirs", theirs.display()));
         host.sh("ln -s /usr/bin/pagetide /root/ours/migratepages");
         host
@@ -119,7 +122,8 @@ impl Host {
         command.env("PATH", format!("/mnt:{}", env::var("PATH").unwrap())).env("HOME", "/root");
         let guest = Guest::attach(&name, command, TIME_LIMIT);
         let guest = Box::leak(Box::new(guest.unwrap_or_else(|error| panic!("{error}"))));
-        Self { guest, is_emulated: true, target: "/mnt/pagetide-target" }
+        let (target, subject) = ("/mnt/pagetide-target", "/mnt/numa-subject");
+        Self { guest, is_emulated: true, target, subject }
     }
 
     /// Runs a command to its end.
@@ -204,6 +208,8 @@ fn python_modules() -> [PathBuf; 3] {
 
 /// The target program, here and in a guest.
 const TARGET: &str = env!("CARGO_BIN_EXE_pagetide-target");
+/// What plays scripts under `pagetide run`.
+const SUBJECT: &str = env!("CARGO_BIN_EXE_numa-subject");
 /// `pagetide` of the same profile. It is the binary of another package, so cargo does not build it
 /// for these tests.
 pub(crate) fn pagetide_binary() -> PathBuf {

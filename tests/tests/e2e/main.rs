@@ -95,6 +95,7 @@ mod target;
 mod bad_input;
 mod compare;
 mod conformance;
+mod emulating;
 mod explain;
 mod filters;
 mod fuzz;

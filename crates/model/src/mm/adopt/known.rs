@@ -3,16 +3,18 @@
 use crate::Machine;
 use crate::memory::frames::{PMD_ORDER, PMD_PAGES, flag};
 use crate::mm::address_space::MmId;
+use crate::mm::adopt::Found;
 use crate::mm::mapping::{PAGE_BYTES, page_range};
 use crate::mm::page_table::{Entry, EntryKind};
 use crate::mm::task::TaskId;
-use crate::mm::vma::vm;
+use crate::mm::vma::{Vma, vm};
 
 const UNIT: u64 = PMD_PAGES as u64;
 
 impl Machine {
-    /// Runs of pages in `[start, end)` that have no place yet (bytes).
-    pub fn unplaced(&self, task: TaskId, start: u64, end: u64) -> Vec<(u64, u64)> {
+    /// Runs of pages in `[start, end)` (bytes) that have no place yet, given what they are: an anonymous
+    /// page has none that was the zero page, or one of a file, when it was found last.
+    pub fn unplaced(&self, task: TaskId, start: u64, end: u64, found: Found) -> Vec<(u64, u64)> {
         let Some(mm) = self.mm_of(task) else { return Vec::new() };
         let (mut page, end) = page_range(start, end.saturating_sub(start));
         let mut runs = Vec::new();
@@ -21,12 +23,24 @@ impl Machine {
             let by_table = pmd.kind() == EntryKind::Table;
             let unit_end = end.min(((page >> PMD_ORDER) + 1) << PMD_ORDER);
             let upto = if by_table { page + 1 } else { unit_end };
-            if self.entry(mm, page).0 == Entry::NONE {
+            if !self.has_place(mm, page, found) {
                 push(&mut runs, (page, upto));
             }
             page = upto;
         }
         runs
+    }
+
+    fn has_place(&self, mm: MmId, page: u64, found: Found) -> bool {
+        let entry = self.entry(mm, page).0;
+        match (found, entry.mapped()) {
+            (Found::Anon | Found::Huge, None) => false,
+            (Found::Anon, Some(pfn)) => {
+                let is_shared = self.mm(mm).vma(page).is_some_and(Vma::is_shared);
+                is_shared || self.frames.owner(self.frames.head(pfn)).is_anon()
+            }
+            _ => entry != Entry::NONE,
+        }
     }
 
     /// Whether anything is known of `[start, end)` (bytes) that unmapping it would take away: pages,

@@ -78,7 +78,7 @@ fn mirroring_keeps_what_is_alike_and_drops_what_is_gone() {
     let freed = machine.free_pages(machine::NodeId::new(0).unwrap()) - free;
     assert_eq!(freed, MIB / 4 / PAGE_BYTES);
     assert_eq!(
-        machine.unplaced(task, BASE + MIB / 2, BASE + 2 * MIB),
+        machine.unplaced(task, BASE + MIB / 2, BASE + 2 * MIB, Found::Anon),
         [(BASE + MIB, BASE + 2 * MIB)]
     );
     assert!(machine.unmirrored(task, &hole).is_empty());
@@ -227,5 +227,25 @@ fn a_file_in_memory_keeps_its_pages_until_it_is_deleted_and_those_that_are_mappe
     assert_eq!((machine.pages_without_mapping(file), machine.delete_file(file)), (2, 2));
     assert_eq!(machine.free_pages(machine::NodeId::new(0).unwrap()) - free, 2);
     assert_eq!(machine.pages_without_mapping(file), 0);
+    machine.check().unwrap();
+}
+
+#[test]
+fn a_page_that_was_the_zero_page_or_of_a_file_has_no_place_yet_when_it_is_anonymous() {
+    let mut machine = machine();
+    let task = adopted(&mut machine, 9, 0);
+    let file = machine.create_file(FileKind::Disk, "/bin/x");
+    let private = Mirrored { kind: MapKind::Private(file, 0), ..anon(BASE + MIB, BASE + 2 * MIB) };
+    machine.mirror(task, &[anon(BASE, BASE + MIB), private]);
+    let two_pages = [(BASE, Found::Zero), (BASE + MIB, Found::File)];
+    for (start, found) in two_pages {
+        let end = start + 2 * PAGE_BYTES;
+        machine.place(task, start, end, found).unwrap();
+        assert_eq!(machine.unplaced(task, start, end, found), []);
+        assert_eq!(machine.unplaced(task, start, end, Found::Anon), [(start, end)]);
+        machine.place(task, start, start + PAGE_BYTES, Found::Anon).unwrap();
+        let left = [(start + PAGE_BYTES, end)];
+        assert_eq!(machine.unplaced(task, start, end, Found::Anon), left);
+    }
     machine.check().unwrap();
 }
