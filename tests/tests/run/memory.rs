@@ -420,7 +420,7 @@ assert call(10, last, 4096, 3) == 0
 touch(last)
 def lines():
     return {int(line.split()[0], 16): line.split()[1:] for line in open('/proc/self/numa_maps')}
-print(node(p), node(p + 63 * MIB), node(last), lines()[p][0], lines()[last][0], 'N1=1' in lines()[last])
+print(node(p), node(p + 63 * MIB), node(last), lines()[p][0], lines()[last][0], 'N1=1' in lines()[last], flush=True)
 if os.fork() == 0:
     print(node(last), mode(last), flush=True); os._exit(0)
 os.wait()
