@@ -18,6 +18,7 @@
 //! | `settle` | places the pages that appeared since the last look |
 //! | `first_touch` | pages that are known to be the first thread's, and not placed yet |
 //! | `gone` | which files in memory no longer exist |
+//! | `identity` | which file an inode number means, since the number of a deleted one comes again |
 //! | `calls` | one function a system call: the caller's words to the model, its answer back |
 //! | `namespace` | which namespace of a kind a thread is in |
 //! | `pids` | what a pid of a caller in another pid namespace is here |
@@ -37,8 +38,8 @@
 //! 2. `enter`: in the child, single-threaded, before `no_new_privs`, the filter and exec. It makes
 //!    namespaces and mounts as far as it may, and says as a byte what came of it. What it leaves in
 //!    `self` is lost: the supervisor goes on with its own copy.
-//! 3. `traps`: in the child, right after: calls to be handed over in addition, for when files cannot
-//!    be mounted.
+//! 3. `traps`: in the child, right after: calls to be handed over in addition: those that name a file where
+//!    files cannot be mounted, and where they are, those by which a program gets a `/proc` of its own.
 //! 4. `started`: in the supervisor, with that byte. The child waits in its first execve.
 //! 5. `poll_fd` and `serve`: the supervisor polls this descriptor beside its own, and calls `serve`
 //!    when it is readable: render text from the world, write it, return.
