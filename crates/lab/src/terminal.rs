@@ -107,10 +107,11 @@ mod tests {
 
     use super::*;
 
-    /// In the process that the next test starts: has the terminal until it is killed.
-    #[test]
-    #[ignore = "a part of the next test, in a process of its own"]
-    fn part_that_has_the_terminal() {
+    /// Set in the process that the test starts, which is the test again.
+    const PART: &str = "PAGETIDE_TEST_HAS_THE_TERMINAL";
+
+    /// Has the terminal until it is killed.
+    fn hold_the_terminal() -> ! {
         let _raw = RawTerminal::new().unwrap();
         writeln!(io::stderr(), "it is raw").unwrap();
         loop {
@@ -120,6 +121,11 @@ mod tests {
 
     #[test]
     fn a_signal_that_ends_the_lab_leaves_the_terminal_as_it_was() {
+        const NAME: &str =
+            "terminal::tests::a_signal_that_ends_the_lab_leaves_the_terminal_as_it_was";
+        if env::var_os(PART).is_some() {
+            hold_the_terminal();
+        }
         // Whoever runs the tests may ignore some (nohup), and then they end nothing.
         let own = Root::default().parse("proc/self/status", status::parse).unwrap();
         let is_heeded = |signal: &Signal| !own.ignores(signal.as_raw().cast_unsigned());
@@ -130,8 +136,8 @@ mod tests {
             let inner = File::from(ioctl_tiocgptpeer(&outer, flags).unwrap());
             let before = tcgetattr(&inner).unwrap();
             let mut child = Command::new(env::current_exe().unwrap())
-                .args(["--exact", "terminal::tests::part_that_has_the_terminal"])
-                .args(["--ignored", "--nocapture"])
+                .args(["--exact", NAME, "--nocapture"])
+                .env(PART, "")
                 .stdin(inner.try_clone().unwrap())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
